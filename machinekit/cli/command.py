@@ -1,0 +1,95 @@
+"""What every command has, and the parser they share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from machinekit.errors import UsageError
+
+if TYPE_CHECKING:
+    from machinekit.store import Store
+
+DEFAULT_MACHINE = "default"
+
+
+class Command(ABC):
+    """A command. The first line of its docstring is its help, `examples` closes it."""
+
+    examples = ""
+
+    @abstractmethod
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare what the command takes."""
+
+    @abstractmethod
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it and return the exit code."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with our errors: no abbreviations, the nearest option named, examples kept as written."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs |= {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UsageError instead of printing and leaving."""
+        unknown = message.removeprefix("unrecognized arguments: ").split()
+        if message.startswith("unrecognized") and unknown:
+            import difflib
+
+            known = [flag for action in self._options() for flag in action.option_strings]
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], known, 1)
+            message = f"unknown option or argument {unknown[0]!r}" + (f"; did you mean {near[0]}?" if near else "")
+        raise UsageError(message, f"see {self.prog} --help")
+
+    def _options(self) -> list[argparse.Action]:
+        found = list(self._actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found += [option for parser in action.choices.values() for option in parser._actions]
+        return found
+
+
+def store_of(args: argparse.Namespace) -> Store:
+    """The store that the global options and the environment name."""
+    from machinekit.store import Store, home
+
+    return Store(home(args.storage_path))
+
+
+def machine_argument(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """The positional NAME; without one the machine `default` is meant."""
+    text = f'the machine, "{DEFAULT_MACHINE}" if none is given'
+    action = (
+        parser.add_argument("names", nargs="*", metavar="NAME", help=text)
+        if several
+        else parser.add_argument("name", nargs="?", default=DEFAULT_MACHINE, metavar="NAME", help=text)
+    )
+    from_store(action)
+
+
+def from_store(action: argparse.Action) -> None:
+    """Let the shell complete machine names here."""
+
+    def names(parsed_args: argparse.Namespace, **_: object) -> list[str]:
+        return store_of(parsed_args).names()
+
+    action.completer = names  # type: ignore[attr-defined]  # argcomplete's own way
+
+
+def names_of(args: argparse.Namespace) -> list[str]:
+    """The machines that were named, each once."""
+    return list(dict.fromkeys(args.names)) or [DEFAULT_MACHINE]
+
+
+def confirm(question: str) -> bool:
+    """Ask on the terminal; raises UsageError when there is none."""
+    if not sys.stdin.isatty():
+        raise UsageError("this asks for confirmation and there is no terminal", "add -y")
+    print(f"{question} (y/n): ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -1,0 +1,101 @@
+"""Turn declared options into flags and back: the engine's from its model, a driver's from its dataclass."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from typing import Any, get_type_hints
+
+from machinekit.drivers import flag, load, variables
+from machinekit.provider import Driver
+from machinekit.spec import Spec, engine_flag
+
+ENGINE = "engine option "  # what the parsed attributes start with, so that no name can collide
+DRIVER = "driver option "
+
+# Docker Machine's environment variables for the engine's settings
+ENGINE_VARIABLES = {"install_url": "MACHINE_DOCKER_INSTALL_URL", "registry_mirrors": "ENGINE_REGISTRY_MIRROR"}
+
+
+def chosen_driver(words: list[str]) -> str:
+    """The driver that a command line names, before it is parsed: its options are not known until then."""
+    from machinekit.providers import DEFAULT
+
+    scan = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    scan.add_argument("-d", "--driver", default=os.environ.get("MACHINE_DRIVER") or DEFAULT)
+    try:
+        known, _ = scan.parse_known_args(words)
+    except argparse.ArgumentError:  # a flag without its value; the real parser will say so
+        return str(DEFAULT)
+    return str(known.driver)
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """One flag for each setting of the engine."""
+    group = parser.add_argument_group("engine")
+    for name, field in Spec.model_fields.items():
+        repeated = isinstance(field.default, tuple)
+        text = (field.description or "") + (", repeatable" if repeated else "")
+        variable = ENGINE_VARIABLES.get(name)
+        group.add_argument(
+            engine_flag(name),
+            dest=ENGINE + name,
+            action="append" if repeated else "store",
+            default=argparse.SUPPRESS,
+            metavar=_metavar(name),
+            help=(text + (f" [${variable}]" if variable else "")).replace("%", "%%"),
+        )
+
+
+def add_driver_options(parser: argparse.ArgumentParser, name: str) -> None:
+    """One flag for each option of the driver."""
+    driver = load(name)
+    hints = get_type_hints(driver.Options)
+    group = parser.add_argument_group(f"driver {name}")
+    for field in dataclasses.fields(driver.Options):
+        info = field.metadata["option"]
+        kind = hints[field.name]
+        text = info.help + _default_text(field)
+        shown = f"{text} [${variables(name, field.name, info.aliases)[-1]}]".replace("%", "%%")
+        common: dict[str, Any] = {"dest": DRIVER + field.name, "default": argparse.SUPPRESS, "help": shown}
+        if kind is bool:
+            group.add_argument(flag(name, field.name), action=argparse.BooleanOptionalAction, **common)
+        else:
+            action = "append" if kind == tuple[str, ...] else "store"
+            group.add_argument(flag(name, field.name), action=action, metavar=_metavar(field.name), **common)
+
+
+def given(args: argparse.Namespace, prefix: str) -> dict[str, Any]:
+    """The options that were on the command line, by field name; for the engine also Docker Machine's variables."""
+    found = {key.removeprefix(prefix): value for key, value in vars(args).items() if key.startswith(prefix)}
+    if prefix == ENGINE:
+        for name, variable in ENGINE_VARIABLES.items():
+            if os.environ.get(variable) and name not in found:
+                value = os.environ[variable]
+                found[name] = [value] if isinstance(Spec.model_fields[name].default, tuple) else value
+    return found
+
+
+def from_environment(name: str, driver: type[Driver[Any]]) -> dict[str, Any]:
+    """The driver's options that the environment sets; lists are separated by commas."""
+    hints = get_type_hints(driver.Options)
+    values: dict[str, Any] = {}
+    for field, info in driver.Options.infos().items():
+        for variable in variables(name, field, info.aliases):
+            if text := os.environ.get(variable):
+                values[field] = text.split(",") if hints[field] == tuple[str, ...] else text
+                break
+    return values
+
+
+def _metavar(name: str) -> str:
+    return name.rpartition("_")[2].removesuffix("s").upper()
+
+
+def _default_text(field: dataclasses.Field[Any]) -> str:
+    if field.default is dataclasses.MISSING:
+        return " (required)"
+    if field.default in ("", (), False):
+        return ", repeatable" if field.default == () else ""
+    return f" ({field.default})"

@@ -1,0 +1,87 @@
+"""Show people how the work goes: a live line per machine on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+SLOW = 1.0  # seconds from which a step's duration is worth a line
+
+
+class PlainProgress:
+    """One line when a step begins, and one when a slow one ends."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._current: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        pass
+
+    def step(self, machine: str, text: str) -> None:
+        """Print it."""
+        self._current[machine] = text
+        self.note(machine, text)
+
+    def done(self, machine: str, seconds: float) -> None:
+        """Print how long it took, where it was long."""
+        if seconds >= SLOW:
+            self.note(machine, f"{self._current[machine]}: {seconds:.1f} s")
+
+    def note(self, machine: str, text: str) -> None:
+        """Print it."""
+        print(f"{machine}: {text}", file=self._stream, flush=True)
+
+
+class LiveProgress:
+    """A spinner per machine with its present step; finished slow steps stay above."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        console = Console(file=stream, markup=False, highlight=False)
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        self._progress: RichProgress = Progress(*columns, console=console, transient=True)
+        self._tasks: dict[str, TaskID] = {}
+        self._current: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def step(self, machine: str, text: str) -> None:
+        """Show it as the machine's present step."""
+        with self._lock:
+            if machine not in self._tasks:
+                self._tasks[machine] = self._progress.add_task("", total=None)
+            self._current[machine] = text
+        self._progress.reset(self._tasks[machine], description=f"{machine}: {text}")
+
+    def done(self, machine: str, seconds: float) -> None:
+        """Leave a line for a slow step."""
+        if seconds >= SLOW:
+            self.note(machine, f"{self._current[machine]}: {seconds:.1f} s")
+
+    def note(self, machine: str, text: str) -> None:
+        """Leave a line."""
+        self._progress.console.print(f"{machine}: {text}")
+
+
+def progress(stream: TextIO | None = None) -> PlainProgress | LiveProgress:
+    """The progress that suits the stream, stdout if none is given."""
+    stream = stream or sys.stdout
+    return LiveProgress(stream) if stream.isatty() else PlainProgress(stream)

@@ -1,0 +1,40 @@
+"""`rm`: remove machines."""
+
+from __future__ import annotations
+
+import argparse
+
+from machinekit.cli.command import Command, confirm, machine_argument, names_of, store_of
+from machinekit.work import Progress
+
+
+class Rm(Command):
+    """Remove machines: the instances, what was made beside them, and our record of them."""
+
+    examples = "Example: machinekit rm -y node1 node2"
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Any number of machines."""
+        machine_argument(parser, several=True)
+        parser.add_argument("-y", action="store_true", dest="yes", help="do not ask")
+        parser.add_argument(
+            "-f", "--force", action="store_true", help="do not ask, and drop the record even if the provider fails"
+        )
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Ask, then all machines in parallel."""
+        from machinekit import lifecycle
+        from machinekit.cli.many import each
+
+        store, names = store_of(args), names_of(args)
+        if not (args.yes or args.force):
+            print(f"About to remove {', '.join(names)}: the machines with all that is on them, and our records.")
+            if not confirm("Are you sure?"):
+                print("nothing was removed")
+                return 1
+
+        def verb(name: str, shown: Progress) -> str:
+            lifecycle.remove(store, name, shown, force=args.force)
+            return "removed"
+
+        return each(store, names, verb)

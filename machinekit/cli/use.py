@@ -1,0 +1,41 @@
+"""`use`: a docker context."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from machinekit.cli.command import Command, machine_argument, store_of
+from machinekit.errors import MachinekitError
+
+
+class Use(Command):
+    """Make a docker context for a machine and make it the current one, for every shell."""
+
+    examples = "Example: machinekit use node1; docker ps      and back: docker context use default"
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Only the machine."""
+        machine_argument(parser)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Write it, after the engine has answered."""
+        from machinekit import dockerapi, dockercontext
+
+        store = store_of(args)
+        machine = store.load(args.name)
+        if not machine.url:
+            raise MachinekitError(
+                f'machine "{args.name}" was not created to the end', "run the same machinekit create again"
+            )
+        certificates = store.directory(args.name) if machine.tls else None
+        dockerapi.ping(machine.url, certificates)
+        dockercontext.use(args.name, machine.uid, machine.url, certificates)
+        print(f"docker now talks to {args.name} (context {args.name})")
+        if "DOCKER_HOST" in os.environ or "DOCKER_CONTEXT" in os.environ:
+            print(
+                'machinekit: this shell\'s DOCKER_HOST or DOCKER_CONTEXT comes first; eval "$(machinekit env -u)"',
+                file=sys.stderr,
+            )
+        return 0

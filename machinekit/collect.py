@@ -1,0 +1,91 @@
+"""Look at many machines at once: state, engine version, which one is active. Reads only."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from machinekit import dockerapi, drivers
+from machinekit.errors import EngineError, MachinekitError
+from machinekit.machine import Instance, Machine, State
+from machinekit.provider import Driver
+from machinekit.store import Store
+
+THREADS = 64
+
+
+@dataclass
+class Row:
+    """What `ls` shows of one machine."""
+
+    name: str
+    active: bool = False
+    driver: str = ""
+    state: State = State.NONE
+    url: str = ""
+    engine: str = ""
+    error: str = ""
+
+
+def state(store: Store, name: str) -> State:
+    """What the driver says of a machine now."""
+    machine = store.load(name)
+    found = drivers.bind(machine, store.directory(name)).find()
+    return found.state if found else State.NOT_FOUND
+
+
+def rows(store: Store, names: Iterable[str], patience: float) -> list[Row]:
+    """One row a machine, in order; a machine that cannot be read or asked has the reason in `error`.
+
+    Each provider is asked once for all of its machines; engines are asked in parallel for at most
+    `patience` seconds.
+    """
+    table = {name: Row(name) for name in names}
+    machines = []
+    for row in table.values():
+        try:
+            machines.append(store.load(row.name))
+        except MachinekitError as error:
+            row.state, row.error = State.ERROR, error.message
+    for machine in machines:
+        row = table[machine.name]
+        row.driver, row.url, row.active = machine.driver, machine.url, active(machine)
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        _states(store, machines, table, pool)
+        running = [machine for machine in machines if table[machine.name].state is State.RUNNING and machine.url]
+        list(pool.map(lambda machine: _engine(store, machine, table[machine.name], patience), running))
+    return list(table.values())
+
+
+def active(machine: Machine) -> bool:
+    """Whether DOCKER_HOST points to the machine."""
+    return bool(machine.url) and os.environ.get("DOCKER_HOST") == machine.url
+
+
+def _states(
+    store: Store, machines: list[Machine], table: dict[str, Row], pool: concurrent.futures.ThreadPoolExecutor
+) -> None:
+    def ask(name: str) -> None:
+        mine = [machine for machine in machines if machine.driver == name]
+        try:
+            bound: list[Driver[Any]] = [drivers.bind(machine, store.directory(machine.name)) for machine in mine]
+            found: dict[str, Instance | None] = type(bound[0]).find_all(bound)
+        except MachinekitError as error:
+            for machine in mine:
+                table[machine.name].state, table[machine.name].error = State.ERROR, error.message
+            return
+        for machine in mine:
+            instance = found.get(machine.uid)
+            table[machine.name].state = instance.state if instance else State.NOT_FOUND
+
+    list(pool.map(ask, sorted({machine.driver for machine in machines})))
+
+
+def _engine(store: Store, machine: Machine, row: Row, patience: float) -> None:
+    try:
+        row.engine = dockerapi.version(machine.url, store.directory(machine.name) if machine.tls else None, patience)
+    except EngineError as error:
+        row.error = error.message

@@ -1,0 +1,159 @@
+"""The steps from an instance with an address to an engine that answers over TLS; each changes only what differs."""
+
+from __future__ import annotations
+
+import tenacity
+
+from machinekit import dockerapi, engine, keys
+from machinekit.errors import DeadlineError, EngineError, GoneError, RemoteError
+from machinekit.machine import Instance, State
+from machinekit.store import CA, CA_KEY, KNOWN_HOSTS, SERVER_CERT, SERVER_KEY
+from machinekit.work import Step, Work, ssh_host
+
+ADDRESS = 300.0  # seconds: how long each wait goes on
+BOOT = 600.0  # a first boot without KVM on a busy computer takes minutes
+PROBE = 60.0
+INSTALL = 1200.0
+CONFIGURE = 300.0
+ENGINE = 60.0
+
+
+def find_address(work: Work) -> None:
+    """Waiting for an address
+
+    Look at the provider's console; create again goes on from here.
+    """
+    found = work.driver.find()
+    if found is None:
+        raise GoneError(
+            f'the instance of "{work.machine.name}" does not exist any more',
+            f"machinekit rm {work.machine.name}, then create it again",
+        )
+    if found.state is State.STOPPED:
+        work.driver.start()
+        work.changed.append("started")
+    work.place(_poll_address(work))
+
+
+def wait_for_ssh(work: Work) -> None:
+    """Waiting for SSH
+
+    The machine's console may tell more.
+    """
+    from machinekit import ssh
+
+    machine, known_hosts = work.machine, work.directory / KNOWN_HOSTS
+    patience = BOOT if work.driver.capabilities.births else ssh.CONNECT
+    if not known_hosts.exists():
+        fingerprint = work.driver.host_key
+        key = ssh.wait_scan(machine.address, machine.ssh_port, fingerprint, patience)
+        work.write(KNOWN_HOSTS, f"{machine.uid} {key}\n".encode())
+        if not fingerprint:
+            work.note(f"pinned the host key seen at first contact: {ssh.fingerprint(key)}")
+    host = ssh_host(work.store, machine)
+    work.connection = ssh.wait_connect(host, patience, newborn=work.newborn)
+
+
+def detect_system(work: Work) -> None:
+    """Detecting the system
+
+    The host must have a POSIX shell and systemd.
+    """
+    lines = work.connected().run(engine.probe_script(), patience=PROBE)
+    work.facts = engine.parse_facts(lines)
+    if work.facts.init != "systemd":
+        raise RemoteError(f"{work.facts.system} does not run systemd, which the engine's setup needs")
+
+
+def install_engine(work: Work) -> None:
+    """Installing the engine
+
+    The lines above are the package manager's; mend what they name and create again.
+    """
+    if engine.installed(work.spec, work.facts):
+        return
+    script = engine.install_script(work.spec, work.facts)
+    work.facts = engine.parse_facts(work.connected().run(script, patience=INSTALL))
+    if not work.facts.dockerd:
+        raise EngineError("the engine's installation ended well but left no dockerd", "try another --engine source")
+    work.changed.append("engine installed")
+
+
+def configure_engine(work: Work) -> None:
+    """Configuring the engine and TLS
+
+    The engine's journal is above; what was there before was put back.
+    """
+    renew_server_certificate(work)
+    files = engine.wanted_files(
+        work.spec,
+        work.facts,
+        driver=work.machine.driver,
+        listen=f"tcp://{'[::]' if ':' in work.machine.address else '0.0.0.0'}:{work.driver.listen_port}",  # noqa: S104
+        certificates={
+            engine.CA: work.read(CA),
+            engine.CERT: work.read(SERVER_CERT),
+            engine.KEY: work.read(SERVER_KEY),
+        },
+    )
+    differing = engine.to_change(files, work.facts)
+    if differing or work.facts.pending == "yes":
+        work.connected().run(engine.configure_script(differing, work.facts), patience=CONFIGURE)
+        work.changed.append("engine configured")
+    elif work.facts.active != "yes":
+        work.connected().run(engine.start_script(), patience=CONFIGURE)
+        work.changed.append("engine started")
+
+
+def verify_engine(work: Work) -> None:
+    """Asking the engine over TLS
+
+    The engine runs on the host; a firewall may stand in between.
+    """
+    tls = work.directory if work.machine.tls else None
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(EngineError),
+        wait=tenacity.wait_exponential(multiplier=0.05, max=2, exp_base=1.5),
+        stop=tenacity.stop_after_delay(ENGINE if work.changed else dockerapi.PATIENCE),
+        reraise=True,
+    )
+    retrying(dockerapi.ping, work.machine.url, tls)
+
+
+def renew_server_certificate(work: Work) -> None:
+    """Issue a server certificate when there is none, it is about to end, or it misses the address."""
+    machine = work.machine
+    names = [machine.address, machine.name, "localhost", "127.0.0.1", *work.spec.tls_sans]
+    if (work.directory / SERVER_CERT).exists() and not keys.must_renew(work.read(SERVER_CERT), names):
+        return
+    pair = keys.server(keys.Pair(work.read(CA), work.read(CA_KEY)), names)
+    # without a certificate the pair is made anew, so a crash in between leaves none that does not match
+    (work.directory / SERVER_CERT).unlink(missing_ok=True)
+    work.write(SERVER_KEY, pair.key)
+    work.write(SERVER_CERT, pair.cert)
+
+
+def steps(work: Work) -> tuple[Step, ...]:
+    """The steps that apply to the machine's driver."""
+    if not work.driver.capabilities.ssh:
+        return (find_address, verify_engine)
+    return (find_address, wait_for_ssh, detect_system, install_engine, configure_engine, verify_engine)
+
+
+def _poll_address(work: Work) -> Instance:
+    def usable(instance: Instance | None) -> bool:
+        return instance is not None and instance.state is State.RUNNING and bool(instance.address)
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda instance: not usable(instance)),
+        wait=tenacity.wait_exponential(multiplier=0.05, max=5, exp_base=1.5),
+        stop=tenacity.stop_after_delay(ADDRESS),
+    )
+    try:
+        instance = retrying(work.driver.find)
+    except tenacity.RetryError as error:
+        last = error.last_attempt.result()
+        state = last.state if last else "not found"
+        raise DeadlineError(f"no address within {ADDRESS:.0f} s; the instance is {state}") from None
+    assert instance is not None  # noqa: S101 (usable says so)
+    return instance

@@ -1,0 +1,186 @@
+"""Create a machine, or go on with one where an earlier create stopped."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from machinekit import cloudinit, converge, images, keys
+from machinekit.drivers import flag
+from machinekit.errors import MachinekitError, NoSuchMachineError, PreCheckError, SpecChangedError
+from machinekit.machine import Birth, Image, Machine, Phase
+from machinekit.provider import Options
+from machinekit.spec import Spec, check_name, engine_flag, storable
+from machinekit.store import (
+    CA,
+    CA_KEY,
+    CLIENT_CERT,
+    CLIENT_KEY,
+    HOST_KEY,
+    HOST_KEY_PUBLIC,
+    KNOWN_HOSTS,
+    SSH_KEY,
+    SSH_KEY_PUBLIC,
+    Store,
+)
+from machinekit.work import Progress, Step, Work, run
+
+
+def create(store: Store, name: str, *, driver: str, options: Options, spec: Spec, progress: Progress) -> list[str]:
+    """Make the machine `name` and its engine, and return what was done, in words; empty means "unchanged".
+
+    The same call again goes on where the last one stopped. Raises SpecChangedError when the machine
+    exists with other options, PreCheckError when the driver refuses before anything is made.
+    """
+    check_name(name)
+    with store.lock(name, "create", lambda holder: progress.note(name, f"waiting: {holder}")):
+        wanted = Machine(
+            name=name,
+            uid=str(uuid.uuid4()),
+            driver=driver,
+            store=store.identity(),
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            options=storable(options),
+            spec=spec.model_dump(mode="json"),
+        )
+        try:
+            machine = store.load(name)
+        except NoSuchMachineError:
+            machine = wanted
+            store.reserve(machine)
+        _refuse_changes(machine, wanted)
+        work = Work(store, machine, progress)
+        # a driver's secrets are not in the record: the ones given now count
+        work.driver.options = options
+        try:
+            run(work, (*(_once(step) for step in BIRTH if step.__name__ not in machine.done), *converge.steps(work)))
+        except PreCheckError:
+            if not machine.done and not machine.resources:
+                store.remove(name)  # nothing was made
+            raise
+        if machine.phase is not Phase.READY:
+            machine.phase = Phase.READY
+            work.save()
+            work.changed.append("created")
+        return work.changed
+
+
+def check_driver(work: Work) -> None:
+    """Checking the driver"""
+    work.driver.check()
+    if kind := work.driver.capabilities.image:
+        library = images.Images(work.store.images)
+        if not library.find(kind, _image_name(work)):
+            library.check(_image_name(work))
+
+
+def make_keys(work: Work) -> None:
+    """Making keys and certificates"""
+    machine = work.machine
+    if not work.driver.capabilities.ssh:
+        _copy_certificates(work)
+        return
+    private, public = keys.ssh_key(f"machinekit {machine.name}")
+    work.write(SSH_KEY, private)
+    work.write(SSH_KEY_PUBLIC, public.encode() + b"\n")
+    if work.driver.capabilities.births:
+        host_private, host_public = keys.ssh_key(machine.name)
+        work.write(HOST_KEY, host_private)
+        work.write(HOST_KEY_PUBLIC, host_public.encode() + b"\n")
+        work.write(KNOWN_HOSTS, f"{machine.uid} {host_public}\n".encode())
+    ca = keys.authority(machine.name)
+    pair = keys.client(ca, machine.name)
+    for file, content in ((CA_KEY, ca.key), (CA, ca.cert), (CLIENT_KEY, pair.key), (CLIENT_CERT, pair.cert)):
+        work.write(file, content)
+
+
+def find_image(work: Work) -> None:
+    """Finding the image"""
+    if kind := work.driver.capabilities.image:
+        image = images.Images(work.store.images).ensure(kind, _image_name(work), work.note)
+        work.machine.image = f"{kind}/{image.name}"
+        work.save()
+
+
+def create_instance(work: Work) -> None:
+    """Creating the instance
+
+    Run the same command again to go on, or `machinekit rm` to give up.
+    """
+    work.driver.create(_birth(work))
+
+
+BIRTH: tuple[Step, ...] = (check_driver, make_keys, find_image, create_instance)
+
+
+def _once(step: Step) -> Step:
+    """The step, remembered in the record once it is done."""
+
+    def remembered(work: Work) -> None:
+        step(work)
+        work.machine.done.append(step.__name__)
+        work.save()
+
+    remembered.__doc__, remembered.__name__ = step.__doc__, step.__name__
+    return remembered
+
+
+def _birth(work: Work) -> Birth:
+    def text(file: str) -> str:
+        return work.read(file).decode().strip() if (work.directory / file).exists() else ""
+
+    user, key, host_key, public = work.driver.ssh_user, text(SSH_KEY_PUBLIC), text(HOST_KEY), text(HOST_KEY_PUBLIC)
+    image: Image | None = None
+    if work.machine.image:
+        kind, _, name = work.machine.image.partition("/")
+        image = images.Images(work.store.images).ensure(kind, name, work.note)
+    return Birth(
+        user=user,
+        authorized_key=key,
+        host_key=host_key,
+        host_key_public=public,
+        user_data=cloudinit.user_data(work.machine.name, user, key, host_key + "\n", public),
+        image=image,
+    )
+
+
+def _copy_certificates(work: Work) -> None:
+    files = work.driver.certificates
+    work.machine.tls = files is not None
+    for file, source in zip((CA, CLIENT_CERT, CLIENT_KEY), files or (), strict=False):
+        try:
+            work.write(file, Path(source).read_bytes())
+        except OSError as error:
+            raise MachinekitError(f"cannot read {source}: {error.strerror}", "give the path of a PEM file") from None
+    if not files and work.driver.engine_url.startswith("tcp:"):
+        work.note("no certificates were given: the connection to this engine is neither encrypted nor verified")
+
+
+def _image_name(work: Work) -> str:
+    baked = images.WITH_ENGINE if work.spec.engine == "distro" else ""
+    return work.driver.image or images.DEFAULT + baked
+
+
+def _refuse_changes(machine: Machine, wanted: Machine) -> None:
+    if machine.phase is Phase.REMOVING:
+        raise SpecChangedError(
+            f'machine "{machine.name}" is being removed', f"finish with machinekit rm {machine.name}, then create it"
+        )
+    before, after = _flags(machine), _flags(wanted)
+    if machine.driver != wanted.driver:  # other options are then no news
+        before, after = {"--driver": machine.driver}, {"--driver": wanted.driver}
+    changes = [
+        f"  {flag}: {before[flag]!r} -> {after.get(flag)!r}" for flag in before if before[flag] != after.get(flag)
+    ]
+    if changes:
+        raise SpecChangedError(
+            f'Docker machine "{machine.name}" already exists, with other options:\n' + "\n".join(changes),
+            f"to replace it: machinekit rm {machine.name}, then create it again",
+        )
+
+
+def _flags(machine: Machine) -> dict[str, Any]:
+    options = {flag(machine.driver, field): value for field, value in machine.options.items()}
+    return options | {engine_flag(field): value for field, value in machine.spec.items()}

@@ -1,0 +1,113 @@
+"""Docker contexts in the docker client's own configuration, as the client stores them.
+
+https://github.com/docker/cli, cli/context/store: meta/<SHA-256 of the name>/meta.json, and the
+certificates under tls/<SHA-256 of the name>/docker/. Only this module knows that layout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from machinekit.errors import MachinekitError, StoreError
+from machinekit.store import CA, CLIENT_CERT, CLIENT_KEY
+
+MARK = "machinekit"  # in the metadata, with the machine's uid: contexts of other makers are never touched
+
+
+def use(name: str, uid: str, url: str, certificates: Path | None) -> None:
+    """Write a context for a machine and make it the client's current one.
+
+    Raises MachinekitError when a context of that name is not ours, StoreError when it cannot be written.
+    """
+    if _owner(name) not in (None, uid):
+        raise MachinekitError(
+            f'there is a docker context "{name}" already, and it is not this machine\'s',
+            f"docker context rm {name}, or use machinekit env {name}",
+        )
+    meta = {
+        "Name": name,
+        "Metadata": {"Description": f"machinekit machine {name}", MARK: uid},
+        "Endpoints": {"docker": {"Host": url, "SkipTLSVerify": False}},
+    }
+    try:
+        _meta(name).mkdir(mode=0o755, parents=True, exist_ok=True)
+        _replace(_meta(name) / "meta.json", json.dumps(meta).encode())
+        if certificates:
+            folder = _tls(name) / "docker"
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for file in (CA, CLIENT_CERT, CLIENT_KEY):
+                _replace(folder / file, (certificates / file).read_bytes())
+        _make_current(name)
+    except OSError as error:
+        raise StoreError(f"cannot write the docker context: {error}", "check the folder's permissions") from None
+
+
+def remove(name: str, uid: str) -> bool:
+    """Remove the machine's context if it has one; the client goes back to its default. Returns whether it had one."""
+    if _owner(name) != uid:
+        return False
+    try:
+        if _config().get("currentContext") == name:
+            _make_current("")
+        shutil.rmtree(_tls(name), ignore_errors=True)
+        shutil.rmtree(_meta(name))
+    except OSError as error:
+        raise StoreError(f"cannot remove the docker context: {error}", "check the folder's permissions") from None
+    return True
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+
+
+def _meta(name: str) -> Path:
+    return _folder() / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest()
+
+
+def _tls(name: str) -> Path:
+    return _folder() / "contexts" / "tls" / hashlib.sha256(name.encode()).hexdigest()
+
+
+def _owner(name: str) -> str | None:
+    """The uid in the context's mark; empty for another maker's context, None when there is no context."""
+    try:
+        return str(json.loads((_meta(name) / "meta.json").read_bytes())["Metadata"].get(MARK, ""))
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ""
+
+
+def _config() -> dict[str, Any]:
+    try:
+        config = json.loads((_folder() / "config.json").read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise StoreError(f"{_folder() / 'config.json'} is not valid JSON: {error}", "mend it by hand") from None
+    return config if isinstance(config, dict) else {}
+
+
+def _make_current(name: str) -> None:
+    config = _config()
+    if name:
+        config["currentContext"] = name
+    else:
+        config.pop("currentContext", None)
+    _replace(_folder() / "config.json", json.dumps(config, indent="\t").encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    draft = path.with_name(f".{path.name}.machinekit")
+    draft.unlink(missing_ok=True)
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:  # noqa: PTH123
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

@@ -1,0 +1,235 @@
+"""What the engine of a machine should look like: facts in, scripts and files out. Runs nothing."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from machinekit.errors import EngineError, UsageError
+from machinekit.render import render, static
+from machinekit.spec import Spec
+
+DAEMON_JSON = "/etc/docker/daemon.json"
+CA = "/etc/docker/ca.pem"
+CERT = "/etc/docker/server.pem"
+KEY = "/etc/docker/server-key.pem"
+DROP_IN = "/etc/systemd/system/docker.service.d/10-machinekit.conf"
+
+# Docker's repository and the fingerprint of the key that signs it: https://docs.docker.com/engine/install/debian/
+REPOSITORY = "https://download.docker.com/linux"
+FINGERPRINT = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
+
+# Which template serves a system: by os-release ID, then by each word of ID_LIKE.
+FAMILIES = {"debian": "debian", "ubuntu": "debian"}
+
+# dockerd flags whose key in daemon.json is another word, and takes a list.
+# https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file
+LISTS = {
+    "authorization-plugin": "authorization-plugins",
+    "dns": "dns",
+    "dns-opt": "dns-opts",
+    "dns-search": "dns-search",
+    "exec-opt": "exec-opts",
+    "insecure-registry": "insecure-registries",
+    "label": "labels",
+    "registry-mirror": "registry-mirrors",
+    "storage-opt": "storage-opts",
+}
+# ... and the ones that take a map of name=value
+MAPS = {"log-opt": "log-opts"}
+
+
+@dataclass
+class Facts:
+    """What the probe found on a host. `files` has the SHA-256 of each managed file that exists."""
+
+    os_id: str = ""
+    os_like: str = ""
+    os_version: str = ""
+    clock: str = "0"
+    init: str = ""
+    dockerd: str = ""
+    active: str = "no"
+    exec_start: str = ""
+    pending: str = "no"
+    daemon_json: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def system(self) -> str:
+        """The system in words."""
+        return f"{self.os_id or 'unknown'} {self.os_version}".strip()
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to put on the host."""
+
+    path: str
+    content: bytes
+    mode: str = "0644"
+
+    @property
+    def base64(self) -> str:
+        """The content as the script carries it."""
+        return base64.b64encode(self.content).decode()
+
+
+def probe_script() -> str:
+    """The script whose output `parse_facts` reads."""
+    return static("engine/probe.sh")
+
+
+def parse_facts(lines: list[str]) -> Facts:
+    """The facts from the probe's lines; other lines are passed over."""
+    facts = Facts()
+    for line in lines:
+        prefix, _, rest = line.partition(":")
+        key, separator, value = rest.partition("=")
+        if prefix != "machinekit" or not separator:
+            continue
+        if key.startswith("sha256 "):
+            facts.files[key.removeprefix("sha256 ")] = value
+        elif hasattr(facts, key):
+            setattr(facts, key, value)
+    return facts
+
+
+def install_script(spec: Spec, facts: Facts) -> str:
+    """The script that installs the engine and then probes again.
+
+    Raises UsageError when the system is not one we know how to serve.
+    """
+    if spec.engine == "script":
+        script = render("engine/script.sh.j2", url=spec.install_url)
+    else:
+        family = next((FAMILIES[i] for i in (facts.os_id, *facts.os_like.split()) if i in FAMILIES), "")
+        if not family:
+            raise UsageError(
+                f"no engine packages are known for {facts.system} (os-release: ID={facts.os_id!r}, "
+                f"ID_LIKE={facts.os_like!r})",
+                "install the engine yourself and use --engine none, or give --engine script with a URL",
+            )
+        system = facts.os_id if facts.os_id in FAMILIES else family
+        script = render(
+            f"engine/{spec.engine}/{family}.sh.j2", repository=f"{REPOSITORY}/{system}", fingerprint=FINGERPRINT
+        )
+    return f"( {script})\n{probe_script()}"
+
+
+def installed(spec: Spec, facts: Facts) -> bool:
+    """Whether the engine is there; raises EngineError when it should be and is not."""
+    if spec.engine == "none" and not facts.dockerd:
+        raise EngineError("there is no dockerd on the host, and --engine none installs none", "install one first")
+    return bool(facts.dockerd)
+
+
+def wanted_files(spec: Spec, facts: Facts, *, driver: str, listen: str, certificates: dict[str, bytes]) -> list[File]:
+    """Every file we manage on the host, as it should be.
+
+    `listen` is the engine's TCP address, such as tcp://0.0.0.0:2376; `certificates` are by path.
+    """
+    files = [File(path, content, "0600" if path == KEY else "0644") for path, content in certificates.items()]
+    current = _current(facts)
+    wanted = daemon_settings(current, spec, driver=driver, listen=listen, unit_hosts=_hosts(facts.exec_start))
+    # a file that says the same in other words stays as its owner wrote it
+    text = base64.b64decode(facts.daemon_json) if wanted == current else json.dumps(wanted, indent=2).encode() + b"\n"
+    return [*files, File(DAEMON_JSON, text), File(DROP_IN, drop_in(spec, facts.exec_start).encode())]
+
+
+def to_change(files: list[File], facts: Facts) -> list[File]:
+    """The files that differ on the host."""
+    there = dict(facts.files)
+    if facts.daemon_json:
+        there[DAEMON_JSON] = hashlib.sha256(base64.b64decode(facts.daemon_json)).hexdigest()
+    return [file for file in files if there.get(file.path) != hashlib.sha256(file.content).hexdigest()]
+
+
+def configure_script(files: list[File], facts: Facts) -> str:
+    """The script that puts the files in place and restarts the engine."""
+    return render("engine/configure.sh.j2", files=files, dockerd=facts.dockerd)
+
+
+def start_script() -> str:
+    """The script that starts an engine that is configured and not running."""
+    return static("engine/start.sh")
+
+
+def daemon_settings(
+    current: dict[str, Any], spec: Spec, *, driver: str, listen: str, unit_hosts: list[str]
+) -> dict[str, Any]:
+    """daemon.json: what is there, with our settings merged in."""
+    wanted = dict(current)
+    for pair in spec.opts:
+        name, _, value = pair.partition("=")
+        if name in LISTS:
+            _extend(wanted, LISTS[name], [value])
+        elif name in MAPS:
+            key, _, inner = value.partition("=")
+            wanted[MAPS[name]] = {**wanted.get(MAPS[name], {}), key: inner}
+        else:
+            wanted[name] = _value(value)
+    if spec.storage_driver:
+        wanted["storage-driver"] = spec.storage_driver
+    _extend(wanted, "insecure-registries", spec.insecure_registries)
+    _extend(wanted, "registry-mirrors", spec.registry_mirrors)
+    labels = {label.partition("=")[0]: label for label in [*wanted.get("labels", []), f"provider={driver}"]}
+    labels |= {label.partition("=")[0]: label for label in spec.labels}
+    wanted["labels"] = list(labels.values())
+    wanted["hosts"] = [
+        *dict.fromkeys([*(wanted.get("hosts") or unit_hosts or ["unix:///var/run/docker.sock"]), listen])
+    ]
+    return wanted | {"tlsverify": True, "tlscacert": CA, "tlscert": CERT, "tlskey": KEY}
+
+
+def drop_in(spec: Spec, exec_start: str) -> str:
+    """The systemd drop-in: takes the unit's own -H away (daemon.json has the hosts) and sets the environment."""
+    words = exec_start.split()
+    kept, skip = [], False
+    for word in words:
+        if not skip and not re.match(r"(-H|--host=)", word) and word != "--host":
+            kept.append(word)
+        skip = word in ("-H", "--host") and not skip
+    lines = ["# Written by machinekit.", "[Service]"]
+    if kept != words:
+        lines += ["ExecStart=", f"ExecStart={' '.join(kept)}"]
+    lines += [f"Environment={_unit_quoted(pair)}" for pair in spec.env]
+    return "\n".join(lines) + "\n"
+
+
+def _hosts(exec_start: str) -> list[str]:
+    return re.findall(r"(?:^|\s)(?:-H|--host)[=\s]?(\S+)", exec_start)
+
+
+def _current(facts: Facts) -> dict[str, Any]:
+    if not facts.daemon_json:
+        return {}
+    try:
+        current = json.loads(base64.b64decode(facts.daemon_json) or b"{}")
+    except (ValueError, binascii.Error) as error:
+        raise EngineError(f"{DAEMON_JSON} on the host is not valid JSON: {error}", "mend it by hand") from None
+    if not isinstance(current, dict):
+        raise EngineError(f"{DAEMON_JSON} on the host is not a JSON object", "mend it by hand")
+    return current
+
+
+def _extend(settings: dict[str, Any], key: str, values: Any) -> None:
+    if values:
+        settings[key] = [*dict.fromkeys([*settings.get(key, []), *values])]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _unit_quoted(text: str) -> str:
+    # systemd.syntax(7): C escapes inside quotes; systemd.unit(5): % starts a specifier
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'

@@ -1,0 +1,94 @@
+"""Every error a user may see: what happened, and what to do next.
+
+MachinekitError              exit 1
+├── UsageError               exit 2   the command line or an option is wrong
+├── PreCheckError            exit 3   the driver refused before anything was made
+├── NoSuchMachineError                no record of that name
+├── SpecChangedError                  create again with other options
+├── StoreError                        a record or directory cannot be read or written
+│   └── LockedError                   another process works on the machine
+├── DriverError                       a cloud, hypervisor or engine refused
+│   └── GoneError                     the instance behind a record does not exist any more
+├── ConnectError                      no SSH connection
+│   ├── UnreachableError              name, route, port or banner: waiting may help
+│   ├── HostKeyError                  the host is not the one that was pinned
+│   └── LoginError                    key or sudo refused
+├── RemoteError                       a script failed on the host
+├── EngineError                       no valid answer from the engine over TLS
+└── DeadlineError                     a wait ended without what it waited for
+"""
+
+
+class MachinekitError(Exception):
+    """Base of all: `message` says what failed, `hint` what to do next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(MachinekitError):
+    """The command line or an option is wrong."""
+
+    exit_code = 2
+
+
+class PreCheckError(MachinekitError):
+    """The driver refused before anything was made."""
+
+    exit_code = 3
+
+
+class NoSuchMachineError(MachinekitError):
+    """No record of that name."""
+
+
+class SpecChangedError(MachinekitError):
+    """The machine exists with other options."""
+
+
+class StoreError(MachinekitError):
+    """A record or directory cannot be read or written."""
+
+
+class LockedError(StoreError):
+    """Another process works on the machine."""
+
+
+class DriverError(MachinekitError):
+    """A cloud, hypervisor or engine refused."""
+
+
+class GoneError(DriverError):
+    """The instance behind a record does not exist any more."""
+
+
+class ConnectError(MachinekitError):
+    """No SSH connection."""
+
+
+class UnreachableError(ConnectError):
+    """Name, route, port or banner failed: waiting may help."""
+
+
+class HostKeyError(ConnectError):
+    """The host is not the one that was pinned."""
+
+
+class LoginError(ConnectError):
+    """The host refused the key, or sudo asks for a password."""
+
+
+class RemoteError(MachinekitError):
+    """A script failed on the host."""
+
+
+class EngineError(MachinekitError):
+    """The engine gave no valid answer over TLS."""
+
+
+class DeadlineError(MachinekitError):
+    """A wait ended without what it waited for."""

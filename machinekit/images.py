@@ -1,0 +1,190 @@
+"""System images on this computer: built from the distribution's signed packages, kept by kind and name.
+
+A `disk` is booted by a hypervisor, a `rootfs` by an engine. The name "debian-12+engine" is "debian-12"
+with the engine baked in. An image is built under a dot-name and renamed, so it is there whole or not.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from machinekit.errors import MachinekitError, PreCheckError, UsageError
+from machinekit.machine import Image
+
+log = logging.getLogger(__name__)
+
+DEFAULT = "debian-12"
+WITH_ENGINE = "+engine"
+RELEASES = {"debian-11": "bullseye", "debian-12": "bookworm", "debian-13": "trixie"}
+KINDS = ("disk", "rootfs")
+
+ROOTFS = "rootfs.tar"
+DISK = "disk.raw"
+KERNEL = "vmlinuz"
+INITRD = "initrd.img"
+ABOUT = "image.json"
+
+_BASE = "systemd systemd-sysv dbus udev openssh-server sudo iproute2 iptables ca-certificates curl netbase"
+_DISK = "apparmor cloud-init linux-image-cloud-amd64 systemd-resolved e2fsprogs"
+_DISK_SIZE = "4G"  # an overlay grows it to what the machine asks for
+
+# What every machine needs: no host keys of the image's own, a machine-id of its own at first boot.
+_CLEAN = 'rm -f "$1"/etc/ssh/ssh_host_*; : >"$1/etc/machine-id"; rm -f "$1/var/lib/dbus/machine-id"'
+# A container has no console to log in to and no clock or disk to look after.
+_FOR_ROOTFS = (
+    'chroot "$1" systemctl --quiet mask console-getty.service getty.target systemd-udevd.service '
+    "systemd-timesyncd.service apt-daily.timer apt-daily-upgrade.timer e2scrub_reap.service systemd-firstboot.service"
+)
+_FOR_DISK = """
+printf '[Match]\\nName=en* eth*\\n[Network]\\nDHCP=yes\\n' >"$1/etc/systemd/network/80-dhcp.network"
+mkdir -p "$1/etc/cloud/cloud.cfg.d"
+printf 'datasource_list: [NoCloud, ConfigDrive, None]\\nnetwork: {config: disabled}\\n' \\
+  >"$1/etc/cloud/cloud.cfg.d/90-machinekit.cfg"
+echo '/dev/vda / ext4 defaults,discard 0 1' >"$1/etc/fstab"
+chroot "$1" systemctl --quiet enable systemd-networkd.service systemd-resolved.service
+chroot "$1" systemctl --quiet disable systemd-networkd-wait-online.service
+chroot "$1" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer e2scrub_reap.service
+ln -sf /run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"
+"""
+
+
+class Images:
+    """The images under one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def all(self) -> list[Image]:
+        """Every image, by kind and name."""
+        found = [self.find(path.parent.parent.name, path.parent.name) for path in self.directory.glob(f"*/*/{ABOUT}")]
+        return sorted((image for image in found if image), key=lambda image: (image.kind, image.name))
+
+    def find(self, kind: str, name: str) -> Image | None:
+        """The image, or None."""
+        path = self.directory / kind / name
+        try:
+            about = json.loads((path / ABOUT).read_bytes())
+        except FileNotFoundError:
+            return None
+        return Image(name, kind, path, about["build"], about["created"])
+
+    def ensure(self, kind: str, name: str, say: Callable[[str], None]) -> Image:
+        """The image, built first when it is missing; a second process waits for the first one's."""
+        return self.find(kind, name) or self.build(kind, name, say, again=False)
+
+    def build(self, kind: str, name: str, say: Callable[[str], None], *, again: bool = True) -> Image:
+        """Build the image from packages. Needs mmdebstrap; root is not needed where user namespaces are allowed."""
+        from filelock import FileLock
+
+        self.check(name)
+        target = self.directory / kind / name
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with FileLock(target.with_name(f".lock-{name}"), mode=0o600):
+            if not again and (image := self.find(kind, name)):
+                return image
+            draft = target.with_name(f".draft-{name}")
+            _remove(draft)
+            draft.mkdir(mode=0o700)
+            started = time.monotonic()
+            say(f"building the {kind} image {name} from Debian's packages, which takes a minute or two")
+            try:
+                _build_disk(draft, name) if kind == "disk" else _bootstrap(name, draft / ROOTFS, _BASE, _FOR_ROOTFS)
+                about = {"build": uuid.uuid4().hex[:12], "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+                (draft / ABOUT).write_text(json.dumps(about))
+                _remove(target)
+                draft.rename(target)
+            finally:
+                _remove(draft)
+            say(f"built {name} in {time.monotonic() - started:.0f} s")
+        image = self.find(kind, name)
+        assert image is not None  # noqa: S101 (just renamed into place)
+        return image
+
+    def remove(self, image: Image) -> None:
+        """Delete an image's files."""
+        _remove(image.path)
+
+    def check(self, name: str) -> None:
+        """Raise UsageError or PreCheckError when an image of that name cannot be built."""
+        release = name.removesuffix(WITH_ENGINE)
+        if release not in RELEASES:
+            raise UsageError(
+                f'no image "{name}" is here or can be built', f"can be built: {', '.join(RELEASES)} (and +engine)"
+            )
+        missing = [program for program in ("mmdebstrap", "mke2fs") if not shutil.which(program, path=_path())]
+        if missing:
+            raise PreCheckError(
+                f"building an image needs {' and '.join(missing)}", "apt-get install mmdebstrap e2fsprogs"
+            )
+
+
+def size(image: Image) -> int:
+    """The bytes an image takes on the disk."""
+    return sum(file.stat().st_blocks * 512 for file in image.path.iterdir())
+
+
+def _build_disk(draft: Path, name: str) -> None:
+    root = draft / "root"
+    try:
+        _bootstrap(name, root, f"{_BASE} {_DISK}", _FOR_DISK)
+        for link, file in (("vmlinuz", KERNEL), ("initrd.img", INITRD)):
+            found = max((root / "boot").glob(f"{link}-*"))
+            _run([*_as_root(), "sh", "-c", 'cat "$0" >"$1"', str(found), str(draft / file)])
+        mke2fs = ["mke2fs", "-q", "-t", "ext4", "-L", "root", "-d", str(root), str(draft / DISK), _DISK_SIZE]
+        _run([*_as_root(), *mke2fs])
+    finally:
+        _run([*_as_root(), "rm", "-rf", str(root)])
+
+
+def _bootstrap(name: str, target: Path, packages: str, customize: str) -> None:
+    include = packages.split()
+    if name.endswith(WITH_ENGINE):
+        include += ["docker.io", *(["docker-cli"] if name.startswith("debian-13") else [])]
+    if name.startswith("debian-11"):
+        include = [package for package in include if package != "systemd-resolved"]  # part of systemd there
+    _run(
+        [
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            f"--include={','.join(include)}",
+            f"--customize-hook={_CLEAN}",
+            f"--customize-hook={customize}",
+            RELEASES[name.removesuffix(WITH_ENGINE)],
+            str(target),
+        ]
+    )
+
+
+def _as_root() -> list[str]:
+    # what mmdebstrap unpacked as an ordinary user belongs to the ids of its user namespace
+    return [] if os.geteuid() == 0 else ["mmdebstrap", "--unshare-helper"]
+
+
+def _run(command: list[str]) -> None:
+    log.debug("run %s", command)
+    environment = {**os.environ, "PATH": _path()}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if result.returncode != 0:
+        tail = "\n".join((result.stdout + result.stderr).splitlines()[-15:])
+        raise MachinekitError(f"{command[0]} failed with exit code {result.returncode}:\n{tail}", "see the lines above")
+
+
+def _path() -> str:
+    # an ordinary user's PATH often lacks the places of mke2fs and chroot
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        if (path / "root").exists():  # a build that was killed, perhaps with another user's files in it
+            _run([*_as_root(), "rm", "-rf", str(path / "root")])
+        shutil.rmtree(path)

@@ -1,0 +1,121 @@
+"""The record of one machine, as it is kept in the store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+
+
+class State(StrEnum):
+    """What a driver says of an instance, in Docker Machine's words."""
+
+    NONE = ""
+    RUNNING = "Running"
+    PAUSED = "Paused"
+    SAVED = "Saved"
+    STOPPED = "Stopped"
+    STOPPING = "Stopping"
+    STARTING = "Starting"
+    ERROR = "Error"
+    TIMEOUT = "Timeout"
+    NOT_FOUND = "Not Found"
+
+
+class Phase(StrEnum):
+    """How far a record is in its life."""
+
+    CREATING = "creating"
+    READY = "ready"
+    REMOVING = "removing"
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Something made beside the instance (volume, key pair, address), journalled before it is made."""
+
+    kind: str
+    name: str
+
+
+@dataclass
+class Machine:
+    """One machine: who it is, what was asked for, how far it got, where it answers.
+
+    `options` are the driver's, `spec` is the engine's, both as plain JSON. `url` is the engine's
+    address as DOCKER_HOST wants it; empty until the driver told the address.
+    """
+
+    name: str
+    uid: str
+    driver: str
+    store: str
+    created: str
+    options: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+    phase: Phase = Phase.CREATING
+    done: list[str] = field(default_factory=list)
+    resources: list[Resource] = field(default_factory=list)
+    address: str = ""
+    ssh_user: str = ""
+    ssh_port: int = 0
+    ssh_key: str = ""
+    url: str = ""
+    tls: bool = True
+    image: str = ""
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the store."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Machine:
+        """The record from the store's data; raises TypeError, KeyError or ValueError when it is not one."""
+        data = dict(data)
+        data["phase"] = Phase(data["phase"])
+        data["resources"] = [Resource(**resource) for resource in data["resources"]]
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """What a driver finds of a machine: its state and where it answers.
+
+    `address` is empty while there is none. The ports are the ones to connect to, which port
+    forwarding may make others than the machine's own.
+    """
+
+    state: State
+    address: str = ""
+    ssh_port: int = 22
+    engine_port: int = 2376
+
+
+@dataclass(frozen=True)
+class Image:
+    """A system image on this computer. `path` is its directory, `build` tells two builds of one name apart."""
+
+    name: str
+    kind: str
+    path: Path
+    build: str
+    created: str
+
+
+@dataclass(frozen=True)
+class Birth:
+    """What a new instance must have from its first boot: names, keys, user-data, and the image to boot.
+
+    `host_key` is the private SSH host key (OpenSSH PEM): pinned before the first connection.
+    """
+
+    user: str
+    authorized_key: str
+    host_key: str
+    host_key_public: str
+    user_data: str
+    image: Image | None

@@ -1,0 +1,194 @@
+"""The contract between the core and a driver; all that a driver may know of the core.
+
+A driver is one file with one declaration: an options dataclass, whose fields are made by `option`,
+and a `Driver` class that names it. Flags, environment variables, validation, JSON Schema and docs
+come from that one declaration. It is a dataclass and not a pydantic model so that reading the state
+of a machine stays light: see docs/decisions/0002.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from machinekit.machine import Birth, Image, Instance, Machine, Resource
+
+ENGINE_PORT = 2376
+
+
+@dataclass(frozen=True)
+class OptionInfo:
+    """What the faces need to know of an option beside its name, type and default."""
+
+    help: str
+    aliases: tuple[str, ...] = ()  # further environment variables, such as Docker Machine's
+    secret: bool = False  # never stored; asked for again at each use
+    rules: dict[str, Any] = field(default_factory=dict)  # pydantic's: ge, le, pattern, min_length ...
+
+
+def option(
+    help: str,
+    *,
+    default: Any = MISSING,
+    aliases: tuple[str, ...] = (),
+    secret: bool = False,
+    **rules: Any,
+) -> Any:
+    """Declare one option of a driver.
+
+    `rules` are pydantic's field constraints. Without a default the option is required. A `bool` is a
+    switch, a `tuple[str, ...]` may be given several times.
+    """
+    info = OptionInfo(help, aliases, secret, rules)
+    return field(default=default, metadata={"option": info})
+
+
+@dataclass
+class Options:
+    """Base of every driver's options. `check` may refuse what single-field rules cannot see."""
+
+    def check(self) -> None:
+        """Raise ValueError, saying what is wrong, when values do not fit each other."""
+
+    @classmethod
+    def infos(cls) -> dict[str, OptionInfo]:
+        """Every option's declaration by field name."""
+        return {f.name: f.metadata["option"] for f in fields(cls)}
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a driver can do; the verbs ask this and never the driver's name."""
+
+    ssh: bool = True  # there is a host behind the engine that we log in to
+    power: bool = True  # start, stop, restart, kill
+    births: bool = True  # makes the instance, so our user and keys can be in it before the first boot
+    image: str = ""  # the kind of image it boots: "disk", "rootfs", or none
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+class Driver(ABC, Generic[OptionsT]):
+    """One machine of one provider. Every method is safe to call again after a crash.
+
+    `directory` is the machine's own in the store: files put there die with the record. Whatever is
+    made elsewhere carries `marks()`; what is made beside the instance is journalled with `plan`
+    first. A missing id never means "gone": `find` looks by uid.
+    """
+
+    Options: ClassVar[type[Options]]
+    capabilities: ClassVar[Capabilities] = Capabilities()
+
+    def __init__(self, machine: Machine, options: OptionsT, directory: Path, save: Callable[[], None]) -> None:
+        self.machine = machine
+        self.options = options
+        self.directory = directory
+        self._save = save
+
+    # --- what it says of itself
+
+    @property
+    def ssh_user(self) -> str:
+        """Who we log in as."""
+        return "machinekit"
+
+    @property
+    def ssh_key(self) -> str:
+        """A private key of the user's own instead of the machine's; empty for the machine's."""
+        return ""
+
+    @property
+    def host_key(self) -> str:
+        """The fingerprint (SHA256:...) a host that we did not make must show; empty to pin the key seen first."""
+        return ""
+
+    @property
+    def engine_url(self) -> str:
+        """The engine's address where it is not tcp:// at the instance's; empty otherwise."""
+        return ""
+
+    @property
+    def certificates(self) -> tuple[Path, Path, Path] | None:
+        """The files (CA, client certificate, client key) of an engine that already has TLS; None for ours."""
+        return None
+
+    @property
+    def image(self) -> str:
+        """The image asked for, where `capabilities.image` says it boots one; empty for the default."""
+        return ""
+
+    @property
+    def listen_port(self) -> int:
+        """The port the engine listens on inside the machine."""
+        return ENGINE_PORT
+
+    # --- the life of an instance
+
+    def check(self) -> None:
+        """Raise PreCheckError when create cannot work: credentials, quota, programs, options."""
+
+    @abstractmethod
+    def create(self, birth: Birth) -> None:
+        """Make the instance, or go on with the one that carries our uid; it starts or has started."""
+
+    @abstractmethod
+    def find(self) -> Instance | None:
+        """The instance with our uid, or None when it certainly does not exist."""
+
+    def start(self) -> None:
+        """Power on; nothing when it runs."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Ask the system to power off and wait until it has."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """Cut the power."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def destroy(self) -> None:
+        """Remove the instance; success when there is none."""
+
+    def release(self, resource: Resource) -> None:
+        """Remove one journalled resource; success when it was never made or is gone."""
+        raise NotImplementedError
+
+    # --- many machines at once
+
+    @classmethod
+    def find_all(cls, drivers: Sequence[Driver[Any]]) -> dict[str, Instance | None]:
+        """The instances of many machines by uid, in as few calls as the provider allows."""
+        return {driver.machine.uid: driver.find() for driver in drivers}
+
+    @classmethod
+    def orphans(cls, options: Any, known: Callable[[Machine], bool]) -> list[Machine]:
+        """Instances and resources with our marks that `known` denies, as records that `destroy` understands."""
+        return []
+
+    @classmethod
+    def forget_image(cls, image: Image) -> None:
+        """Drop the copies the provider keeps of an image that is about to be removed."""
+
+    # --- for drivers
+
+    def marks(self) -> dict[str, str]:
+        """The labels or tags that make everything of ours findable."""
+        return {
+            "machinekit.uid": self.machine.uid,
+            "machinekit.name": self.machine.name,
+            "machinekit.store": self.machine.store,
+        }
+
+    def plan(self, kind: str, name: str) -> str:
+        """Journal a side resource, on disk when this returns, and only then make it; returns its name."""
+        resource = Resource(kind, name)
+        if resource not in self.machine.resources:
+            self.machine.resources.append(resource)
+            self._save()
+        return name

@@ -1,0 +1,41 @@
+"""Render the texts that go to a machine. Every value is quoted with the `q` filter where a shell reads it."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import machinekit
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of templates/ with values; a value that is missing is an error."""
+    return _environment().get_template(template).render(**values)
+
+
+def static(name: str) -> str:
+    """A file of templates/ that has no values, without the cost of loading the template engine."""
+    for folder in machinekit.__path__:
+        path = Path(folder) / "templates" / name
+        if path.is_file():
+            return path.read_text()
+    raise FileNotFoundError(name)
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(  # noqa: S701 (shell scripts, not HTML)
+        loader=PackageLoader("machinekit.templates", ""),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=False,
+    )
+    environment.filters["q"] = lambda value: shlex.quote(str(value))
+    return environment

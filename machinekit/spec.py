@@ -1,0 +1,126 @@
+"""What people ask for, validated: the engine's settings and a driver's options."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from machinekit.errors import UsageError
+from machinekit.provider import Driver, Options
+
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9\-.]{0,62}")  # Docker Machine's rule, at most a host name's 63 characters
+
+
+def check_name(name: str) -> str:
+    """The name, when it is one a machine can have; raises UsageError."""
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not a name for a machine",
+            "1 to 63 letters, digits, dots and dashes, the first a letter or a digit",
+        )
+    return name
+
+
+def _pairs(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not re.fullmatch(r"[^=\s]+=.*", value, re.DOTALL):
+            raise ValueError(f"{value!r} is not of the form name=value")
+    return values
+
+
+def _single_lines(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if "\n" in value:
+            raise ValueError(f"{value!r} has a line break, which a systemd unit cannot carry")
+    return values
+
+
+Pairs = Annotated[tuple[str, ...], AfterValidator(_pairs)]
+
+
+class Spec(BaseModel):
+    """How the engine of a machine is installed and configured. Every list keeps its order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    engine: Literal["distro", "docker", "script", "none"] = Field(
+        "distro", description="where the engine comes from: the distribution, Docker's repository, a script, none"
+    )
+    install_url: str = Field("", description="the script to install the engine with (--engine script)")
+    opts: Pairs = Field((), description="dockerd option, name=value; the value is read as JSON where it is JSON")
+    labels: Pairs = Field((), description="engine label, name=value")
+    env: Annotated[Pairs, AfterValidator(_single_lines)] = Field((), description="engine environment, NAME=value")
+    insecure_registries: tuple[str, ...] = Field((), description="registry to talk to without verified TLS")
+    registry_mirrors: tuple[str, ...] = Field((), description="registry mirror URL")
+    storage_driver: str = Field("", description="storage driver of the engine")
+    tls_sans: tuple[str, ...] = Field((), description="further name or address in the server certificate")
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuse what no single field can see."""
+        if self.install_url and self.engine != "script":
+            raise ValueError("an install URL goes with --engine script")
+        if self.engine == "script" and not self.install_url:
+            raise ValueError("--engine script needs --engine-install-url")
+
+
+def parse_spec(values: dict[str, Any]) -> Spec:
+    """The engine's settings; raises UsageError that names the flag."""
+    try:
+        return Spec(**values)
+    except ValidationError as error:
+        raise _usage_error(error, engine_flag) from None
+
+
+def engine_flag(field: str) -> str:
+    """The command-line flag of an engine setting: --engine-label for labels."""
+    singular = {"insecure_registries": "insecure_registry", "registry_mirrors": "registry_mirror", "tls_sans": "san"}
+    name = singular.get(field) or field.removesuffix("s")
+    prefix = {"engine": "--", "tls_sans": "--tls-"}.get(field, "--engine-")
+    return f"{prefix}{name}".replace("_", "-")
+
+
+def model(options: type[Options]) -> type[BaseModel]:
+    """The pydantic model of a driver's options: validation, JSON Schema and docs come from it."""
+    hints = get_type_hints(options)
+    fields_: dict[str, Any] = {}
+    for field in dataclasses.fields(options):
+        info = field.metadata["option"]
+        default = ... if field.default is dataclasses.MISSING else field.default
+        fields_[field.name] = (hints[field.name], Field(default, description=info.help, **info.rules))
+    return create_model(options.__name__, __config__=ConfigDict(extra="forbid"), **fields_)
+
+
+def parse_options(name: str, driver: type[Driver[Any]], values: dict[str, Any]) -> Options:
+    """A driver's options from texts and numbers; raises UsageError that names the flag."""
+    from machinekit.drivers import flag
+
+    try:
+        options = driver.Options(**dict(model(driver.Options)(**values)))
+    except ValidationError as error:
+        raise _usage_error(error, lambda field: flag(name, field)) from None
+    try:
+        options.check()
+    except ValueError as error:
+        raise UsageError(f"driver {name}: {error}") from None
+    return options
+
+
+def storable(options: Options) -> dict[str, Any]:
+    """The options as they are kept in a record: no secrets, only JSON."""
+    infos = options.infos()
+    values = {key: value for key, value in dataclasses.asdict(options).items() if not infos[key].secret}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _usage_error(error: ValidationError, flag: Any) -> UsageError:
+    lines = []
+    for problem in error.errors(include_url=False):
+        text = problem["msg"].removeprefix("Value error, ")
+        where = flag(str(problem["loc"][0])) if problem["loc"] else ""
+        missing = problem["type"] == "missing"
+        given = "" if missing or not where else f" (given: {problem['input']!r})"
+        lines.append(f"{where} is required" if missing else f"{where}: {text}{given}".removeprefix(": "))
+    return UsageError("; ".join(lines))

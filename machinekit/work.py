@@ -1,0 +1,145 @@
+"""What the verbs share: a machine being worked on, and the runner of steps."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from machinekit import drivers
+from machinekit.engine import Facts
+from machinekit.errors import MachinekitError
+from machinekit.machine import Instance, Machine, Phase
+from machinekit.provider import Driver
+from machinekit.spec import Spec
+from machinekit.store import KNOWN_HOSTS, SSH_KEY, Store
+
+if TYPE_CHECKING:
+    from machinekit.ssh import Connection, Host
+
+log = logging.getLogger(__name__)
+
+
+class Progress(Protocol):
+    """Tells a person how the work goes."""
+
+    def step(self, machine: str, text: str) -> None:
+        """A step begins."""
+
+    def done(self, machine: str, seconds: float) -> None:
+        """The step has ended well."""
+
+    def note(self, machine: str, text: str) -> None:
+        """Something worth knowing, which stays on the screen."""
+
+
+@dataclass
+class Work:
+    """One machine being worked on, under its lock.
+
+    `changed` collects what was done to the machine, in words; empty means that it was as it should be.
+    """
+
+    store: Store
+    machine: Machine
+    progress: Progress
+    changed: list[str] = field(default_factory=list)
+    facts: Facts = field(default_factory=Facts)
+    connection: Connection | None = None
+
+    def __post_init__(self) -> None:
+        self.driver: Driver[Any] = drivers.bind(self.machine, self.directory, self.save)
+        self.spec = Spec(**self.machine.spec)
+
+    @property
+    def newborn(self) -> bool:
+        """Whether the first boot may still go on."""
+        return self.driver.capabilities.births and self.machine.phase is Phase.CREATING
+
+    @property
+    def directory(self) -> Path:
+        """The machine's own directory."""
+        return self.store.directory(self.machine.name)
+
+    def save(self) -> None:
+        """Put the record on disk."""
+        self.store.save(self.machine)
+
+    def write(self, file: str, content: bytes) -> None:
+        """Put one file of the machine on disk."""
+        self.store.write(self.machine.name, file, content)
+
+    def read(self, file: str) -> bytes:
+        """One file of the machine."""
+        return (self.directory / file).read_bytes()
+
+    def note(self, text: str) -> None:
+        """Say something worth knowing."""
+        self.progress.note(self.machine.name, text)
+
+    def place(self, instance: Instance) -> None:
+        """Remember where the instance answers."""
+        machine = self.machine
+        before = machine.to_json()
+        machine.address, machine.ssh_port = instance.address, instance.ssh_port
+        host = f"[{instance.address}]" if ":" in instance.address else instance.address
+        machine.url = self.driver.engine_url or f"tcp://{host}:{instance.engine_port}"
+        machine.ssh_user, machine.ssh_key = self.driver.ssh_user, self.driver.ssh_key
+        if machine.to_json() != before:
+            self.save()
+
+    def connected(self) -> Connection:
+        """The one connection to the host; raises what `ssh.connect` raises."""
+        from machinekit import ssh
+
+        if self.connection is None:
+            self.connection = ssh.connect(ssh_host(self.store, self.machine))
+        return self.connection
+
+
+def ssh_host(store: Store, machine: Machine) -> Host:
+    """Where and how to log in to a machine."""
+    from machinekit.ssh import Host
+
+    directory = store.directory(machine.name)
+    own = directory / SSH_KEY
+    key = Path(machine.ssh_key) if machine.ssh_key else own if own.exists() else None
+    return Host(machine.address, machine.ssh_port, machine.ssh_user, machine.uid, directory / KNOWN_HOSTS, key)
+
+
+Step = Callable[[Work], None]
+
+
+def run(work: Work, steps: Iterable[Step]) -> None:
+    """Run the steps in order.
+
+    The first line of a step's docstring is what a person reads meanwhile, the rest is the hint when it
+    fails. The connection, if a step opened one, is closed at the end.
+    """
+    try:
+        for step in steps:
+            text, _, hint = (step.__doc__ or step.__name__).partition("\n")
+            work.progress.step(work.machine.name, text)
+            started = time.monotonic()
+            try:
+                step(work)
+                work.progress.done(work.machine.name, time.monotonic() - started)
+            except MachinekitError as error:
+                error.hint = error.hint or " ".join(hint.split())
+                raise
+            finally:
+                log.debug("%s: %s: %.2f s", work.machine.name, step.__name__, time.monotonic() - started)
+    finally:
+        if work.connection:
+            work.connection.close()
+
+
+@contextmanager
+def working_on(store: Store, name: str, doing: str, progress: Progress) -> Iterator[Work]:
+    """Lock a machine and load it."""
+    with store.lock(name, doing, lambda holder: progress.note(name, f"waiting: {holder}")):
+        yield Work(store, store.load(name), progress)

@@ -1,0 +1,3 @@
+"""The drivers that come with machinekit, one file each."""
+
+DEFAULT = "qemu"

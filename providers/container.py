@@ -1,0 +1,263 @@
+"""A container of the local engine that boots systemd and is used as a machine: there in seconds."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from machinekit.errors import DriverError, PreCheckError
+from machinekit.machine import Birth, Image, Instance, Machine, Resource, State
+from machinekit.provider import Capabilities, Driver, Options, option
+
+DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+VOLUME = "volume"
+SHUT_DOWN = 30  # seconds for systemd inside
+STATES = {
+    "running": State.RUNNING,
+    "paused": State.PAUSED,
+    "restarting": State.STARTING,
+    "removing": State.STOPPING,
+    "created": State.STOPPED,
+    "exited": State.STOPPED,
+    "dead": State.ERROR,
+}
+# capabilities(7), by number
+CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
+    "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
+    "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+).split()
+
+
+@dataclass
+class ContainerOptions(Options):
+    """Which engine, and the shape of the container."""
+
+    image: str = option("image to boot (see machinekit image ls)", default="")
+    network: str = option("network of the engine to join", default="bridge", min_length=1)
+    publish: tuple[str, ...] = option("[ADDRESS:]PORT:CONTAINER-PORT to forward from this computer", default=())
+    cpus: float = option("CPUs it may use, 0 for all", default=0, ge=0)
+    memory: str = option("memory it may use, such as 1G; empty for all", default="", pattern=r"^([1-9][0-9]*[MG])?$")
+    engine: str = option("engine that runs the container", default=DEFAULT_ENGINE, pattern=r"^unix:///.+$")
+
+    def check(self) -> None:
+        """Every published port is of the right form."""
+        for text in self.publish:
+            if not re.fullmatch(r"([0-9.]+:)?[0-9]{1,5}:[0-9]{1,5}(/(tcp|udp))?", text):
+                raise ValueError(f"--container-publish {text!r} is not [ADDRESS:]PORT:CONTAINER-PORT")
+
+
+class Container(Driver[ContainerOptions]):
+    """A container of the local engine."""
+
+    Options = ContainerOptions
+    capabilities = Capabilities(image="rootfs")
+
+    @property
+    def ssh_user(self) -> str:
+        """There is no first boot that could make another user."""
+        return "root"
+
+    @property
+    def image(self) -> str:
+        """As given."""
+        return self.options.image
+
+    @property
+    def _name(self) -> str:
+        return f"{self.machine.name}-{self.machine.uid[:8]}"
+
+    def check(self) -> None:
+        """A docker client is here, and the engine answers."""
+        if not shutil.which("docker"):
+            raise PreCheckError("the docker client is not installed", "apt-get install docker.io")
+        try:
+            self._docker("version", "--format", "{{.Server.Version}}")
+        except DriverError as error:
+            raise PreCheckError(error.message, "start the engine, or name another with --container-engine") from None
+
+    def create(self, birth: Birth) -> None:
+        """Make what is missing, put in the keys before the first boot, and start."""
+        assert birth.image is not None  # noqa: S101 (capabilities ask for one)
+        image = self._import(birth.image)
+        volume = self.plan(VOLUME, self._name)
+        labels = [f"--label={key}={value}" for key, value in self.marks().items()]
+        self._docker("volume", "create", *labels, volume)
+        found = self.find()
+        if found is None:
+            self._docker("create", *labels, *self._run_options(volume), image, "/lib/systemd/systemd")
+        if found is None or found.state is State.STOPPED:
+            self._docker("cp", "-", f"{self._name}:/", data=_keys(birth))
+            self.start()
+
+    def find(self) -> Instance | None:
+        """By label, so that a container that was renamed is still found."""
+        return _inspect(self._docker, [self.machine]).get(self.machine.uid)
+
+    @classmethod
+    def find_all(cls, drivers: Sequence[Driver[Any]]) -> dict[str, Instance | None]:
+        """Two calls for each engine, however many machines it has."""
+        found: dict[str, Instance | None] = {driver.machine.uid: None for driver in drivers}
+        for engine in {driver.options.engine for driver in drivers}:
+            mine = [driver for driver in drivers if driver.options.engine == engine]
+            found |= _inspect(lambda *words, at=engine: _docker(at, *words), [driver.machine for driver in mine])
+        return found
+
+    def start(self) -> None:
+        """Boot."""
+        self._docker("start", self._name)
+
+    def stop(self) -> None:
+        """Ask systemd inside to power off."""
+        self._docker("stop", "--time", str(SHUT_DOWN), self._name)
+
+    def kill(self) -> None:
+        """Cut the power; nothing when it is off."""
+        try:
+            self._docker("kill", self._name)
+        except DriverError as error:
+            if "is not running" not in error.message:
+                raise
+
+    def destroy(self) -> None:
+        """Remove the container."""
+        for container in _ids(self._docker, f"label=machinekit.uid={self.machine.uid}"):
+            self._docker("rm", "--force", "--volumes", container)
+
+    def release(self, resource: Resource) -> None:
+        """Remove the volume of the inner engine."""
+        if resource.kind == VOLUME:
+            self._docker("volume", "rm", "--force", resource.name)
+
+    @classmethod
+    def orphans(cls, options: Any, known: Callable[[Machine], bool]) -> list[Machine]:
+        """Containers and volumes with our marks whose machine is not known."""
+        found: dict[str, Machine] = {}
+        listing = '{{.Label "machinekit.uid"}} {{.Label "machinekit.name"}} {{.Label "machinekit.store"}} '
+        mark = ("--filter", "label=machinekit.uid", "--format")
+        lines = _docker(options.engine, "ps", "--all", *mark, listing + "-").splitlines()
+        lines += _docker(options.engine, "volume", "ls", *mark, listing + "{{.Name}}").splitlines()
+        for line in lines:
+            uid, name, store, volume = line.split()
+            orphan = found.setdefault(
+                uid, Machine(name, uid, "container", store, created="", options={"engine": options.engine})
+            )
+            if volume != "-":
+                orphan.resources.append(Resource(VOLUME, volume))
+        return [orphan for orphan in found.values() if not known(orphan)]
+
+    @classmethod
+    def forget_image(cls, image: Image) -> None:
+        """Remove what was imported into the default engine from this image."""
+        try:
+            _docker(DEFAULT_ENGINE, "image", "rm", _tag(image))
+        except DriverError as error:
+            if "No such image" not in error.message and "Cannot connect" not in error.message:
+                raise
+
+    def _docker(self, *words: str, data: bytes | None = None) -> str:
+        return _docker(self.options.engine, *words, data=data)
+
+    def _import(self, image: Image) -> str:
+        tag = _tag(image)
+        if not self._docker("image", "ls", "--quiet", tag).strip():
+            self._docker("import", str(image.path / "rootfs.tar"), tag)
+        return tag
+
+    def _run_options(self, volume: str) -> list[str]:
+        options = [
+            *["--name", self._name, "--hostname", self.machine.name, "--network", self.options.network],
+            *["--volume", f"{volume}:/var/lib/docker", "--env", "container=docker"],
+            *["--stop-signal", "SIGRTMIN+3"],  # systemd's "power off"
+            *["--tmpfs", "/run:exec", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec"],  # noqa: S108
+            *_privileges(
+                Path("/proc/self/status").read_text(), cgroup_v2=Path("/sys/fs/cgroup/cgroup.controllers").exists()
+            ),
+        ]
+        for text in self.options.publish:
+            address = "" if text.count(":") > 1 else "127.0.0.1:"
+            options += ["--publish", address + text]
+        if self.options.cpus:
+            options += ["--cpus", str(self.options.cpus)]
+        if self.options.memory:
+            options += ["--memory", self.options.memory]
+        return options
+
+
+def _privileges(status: str, *, cgroup_v2: bool) -> list[str]:
+    """What an engine inside needs of this computer.
+
+    Not --privileged: it opens every device, and it fails where this computer lacks a capability itself.
+    """
+    bounding = int(re.findall(r"^CapBnd:\s*([0-9a-f]+)$", status, re.MULTILINE)[0], 16)
+    lacking = [name for number, name in enumerate(CAPABILITIES) if not bounding >> number & 1]
+    options = ["--cap-add", "ALL", *(f"--cap-drop={name}" for name in lacking)]
+    for profile in ("seccomp", "apparmor", "systempaths"):
+        options += ["--security-opt", f"{profile}=unconfined"]
+    # on cgroup v2 a namespace of its own is writable by systemd as it is
+    return options if cgroup_v2 else [*options, "--cgroupns", "host", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
+
+
+def _keys(birth: Birth) -> bytes:
+    """A tar of the SSH keys, to be unpacked at / before sshd starts."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        folder = tarfile.TarInfo("root/.ssh")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o700
+        tar.addfile(folder)
+        for path, text, mode in (
+            ("root/.ssh/authorized_keys", birth.authorized_key, 0o600),
+            ("etc/ssh/ssh_host_ed25519_key", birth.host_key, 0o600),
+            ("etc/ssh/ssh_host_ed25519_key.pub", birth.host_key_public, 0o644),
+        ):
+            content = text.strip().encode() + b"\n"
+            file = tarfile.TarInfo(path)
+            file.size, file.mode = len(content), mode
+            tar.addfile(file, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def _tag(image: Image) -> str:
+    return f"machinekit/{image.name.replace('+', '-')}:{image.build}"
+
+
+def _ids(docker: Callable[..., str], *filters: str) -> list[str]:
+    words = [word for text in filters for word in ("--filter", text)]
+    return docker("ps", "--all", "--quiet", "--no-trunc", *words).split()
+
+
+def _inspect(docker: Callable[..., str], machines: Sequence[Machine]) -> dict[str, Instance | None]:
+    wanted = {machine.uid for machine in machines}
+    label = f"label=machinekit.uid={machines[0].uid}" if len(machines) == 1 else "label=machinekit.uid"
+    ids = _ids(docker, label)
+    found: dict[str, Instance | None] = {}
+    for data in json.loads(docker("inspect", *ids)) if ids else []:
+        uid = data["Config"]["Labels"]["machinekit.uid"]
+        if uid in wanted:
+            networks = data["NetworkSettings"]["Networks"].values()
+            address = next((network["IPAddress"] for network in networks if network["IPAddress"]), "")
+            found[uid] = Instance(STATES.get(data["State"]["Status"], State.ERROR), address)
+    return found
+
+
+def _docker(engine: str, *words: str, data: bytes | None = None) -> str:
+    """Run the docker client against this engine, whatever DOCKER_HOST or context the user's shell points to."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")}
+    if "DOCKER_CONFIG" in os.environ:
+        environment["DOCKER_CONFIG"] = os.environ["DOCKER_CONFIG"]
+    command = ["docker", "--host", engine, *words]
+    result = subprocess.run(command, input=data or b"", capture_output=True, check=False, env=environment)
+    if result.returncode != 0:
+        said = result.stderr.decode(errors="replace").strip().removeprefix("Error response from daemon: ")
+        raise DriverError(f"docker {words[0]}: {said}", f"the engine is {engine}")
+    return result.stdout.decode()

@@ -1,0 +1,236 @@
+"""A virtual machine on this computer, run by QEMU with user-mode networking; no root needed.
+
+Everything lives in the machine's directory: an overlay disk on a shared image, a NoCloud seed, the
+serial console's log, and the monitor's socket. The socket is the identity of the process: whoever
+answers on it is this machine, so a recycled pid is never mistaken for it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import platform
+import re
+import shutil
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from machinekit.errors import DeadlineError, DriverError, PreCheckError
+from machinekit.machine import Birth, Image, Instance, Machine, State
+from machinekit.provider import ENGINE_PORT, Capabilities, Driver, Options, option
+
+from .qmp import Monitor
+
+PROGRAM = "qemu-system-x86_64"
+DISK = "disk.qcow2"
+SEED = "seed.iso"
+SERIAL = "serial.log"
+SOCKET = "qmp.sock"
+KERNEL = "vmlinuz"  # an image that has these two boots them directly, any other by its boot loader
+INITRD = "initrd.img"
+POWER_OFF = 90.0  # seconds for the system to shut down
+SIZE = r"^[1-9][0-9]*[MG]$"
+PUBLISH = re.compile(r"(?:(?P<address>[0-9.]+):)?(?P<host>[0-9]{1,5}):(?P<guest>[0-9]{1,5})(?P<protocol>/udp|/tcp)?")
+
+
+@dataclass
+class QemuOptions(Options):
+    """The shape of the virtual machine."""
+
+    cpus: int = option("virtual CPUs", default=2, ge=1, le=255)
+    memory: str = option("memory, such as 1G or 512M", default="1G", pattern=SIZE)
+    disk: str = option("size the disk may grow to, such as 20G", default="20G", pattern=SIZE)
+    image: str = option("image to boot (see machinekit image ls)", default="")
+    publish: tuple[str, ...] = option("[ADDRESS:]PORT:GUEST-PORT[/udp] to forward from this computer", default=())
+    accel: str = option("accelerator: auto, kvm or tcg", default="auto", pattern="^(auto|kvm|tcg)$")
+
+    def check(self) -> None:
+        """Every published port is of the right form and in range."""
+        for text in self.publish:
+            match = PUBLISH.fullmatch(text)
+            if not match or not all(1 <= int(match[part]) <= 65535 for part in ("host", "guest")):  # noqa: PLR2004
+                raise ValueError(f"--qemu-publish {text!r} is not [ADDRESS:]PORT:GUEST-PORT[/udp]")
+
+
+class Qemu(Driver[QemuOptions]):
+    """A virtual machine of this computer."""
+
+    Options = QemuOptions
+    capabilities = Capabilities(image="disk")
+
+    @property
+    def image(self) -> str:
+        """As given."""
+        return self.options.image
+
+    def check(self) -> None:
+        """QEMU is installed and can run what was asked for."""
+        if platform.system() != "Linux" or platform.machine() != "x86_64":
+            raise PreCheckError("the qemu driver runs on x86-64 Linux only, so far", "use another driver")
+        missing = [program for program in (PROGRAM, "qemu-img") if not shutil.which(program)]
+        if missing:
+            raise PreCheckError(f"{' and '.join(missing)} not found", "apt-get install qemu-system-x86 qemu-utils")
+        if self.options.accel == "kvm" and (why := _no_kvm()):
+            raise PreCheckError(f"KVM cannot be used: {why}", "use --qemu-accel tcg, or auto")
+
+    def create(self, birth: Birth) -> None:
+        """Make the disk and the seed where they are missing, then boot."""
+        assert birth.image is not None  # noqa: S101 (capabilities ask for one)
+        if not (self.directory / DISK).exists():
+            self._make_disk(birth.image)
+        if not (self.directory / SEED).exists():
+            draft = self.directory / f".{SEED}.draft"
+            draft.write_bytes(_seed(birth.user_data, self.machine))
+            draft.chmod(0o600)
+            draft.replace(self.directory / SEED)
+        self.start()
+
+    def find(self) -> Instance | None:
+        """Running when the monitor answers; stopped when only the disk is there."""
+        if not (self.directory / DISK).exists():
+            return None
+        try:
+            with Monitor(self.directory / SOCKET) as monitor:
+                status = monitor.command("query-status")["status"]
+                ports = _forwarded(monitor.command("human-monitor-command", **{"command-line": "info usernet"}))
+        except (FileNotFoundError, ConnectionError):
+            return Instance(State.STOPPED)
+        except OSError:
+            return Instance(State.ERROR)  # the process is there and does not answer
+        state = {"running": State.RUNNING, "paused": State.PAUSED, "shutdown": State.STOPPING}
+        return Instance(state.get(status, State.ERROR), "127.0.0.1", ports.get(22, 0), ports.get(ENGINE_PORT, 0))
+
+    def start(self) -> None:
+        """Boot, with the ports of last time where they are still free."""
+        found = self.find()
+        if found and found.state is not State.STOPPED:
+            return
+        last = re.search(r":(\d+)$", self.machine.url)
+        ports = {22: self.machine.ssh_port, ENGINE_PORT: int(last[1]) if last else 0}
+        failed = self._launch(ports)
+        if failed and any(ports.values()) and "forwarding rule" in failed:
+            failed = self._launch(dict.fromkeys(ports, 0))  # somebody took a port meanwhile
+        if failed:
+            raise DriverError(f"QEMU does not start: {failed}", _launch_hint(failed))
+
+    def stop(self) -> None:
+        """Press the power button and wait."""
+        deadline = time.monotonic() + POWER_OFF
+        pause = 0.05
+        while time.monotonic() < deadline:
+            try:
+                with Monitor(self.directory / SOCKET) as monitor:
+                    monitor.command("system_powerdown")
+                    monitor.wait_for_end(min(10, deadline - time.monotonic()))
+                return
+            except (FileNotFoundError, ConnectionError):
+                return
+            except TimeoutError:
+                time.sleep(pause)  # the button counts only once the system listens to it: press again
+        raise DeadlineError(
+            f"the system did not power off within {POWER_OFF:.0f} s", f"machinekit kill {self.machine.name}"
+        )
+
+    def kill(self) -> None:
+        """Cut the power: ask QEMU to quit, or kill the very process that holds the socket."""
+        with suppress(FileNotFoundError, ConnectionError), Monitor(self.directory / SOCKET, greet=False) as monitor:
+            monitor.kill()
+
+    def destroy(self) -> None:
+        """End the process and delete its files."""
+        self.kill()
+        for file in (DISK, SEED, SERIAL, SOCKET):
+            (self.directory / file).unlink(missing_ok=True)
+
+    def _make_disk(self, image: Image) -> None:
+        base = next((path for path in sorted(image.path.iterdir()) if path.name.startswith("disk.")), None)
+        if base is None:
+            raise DriverError(f"the image {image.name} has no disk", f"machinekit image build {image.name}")
+        draft = self.directory / f".{DISK}.draft"
+        # relative, so that the store can be moved as a whole
+        backing = os.path.relpath(base, self.directory)
+        kind = "raw" if base.suffix == ".raw" else "qcow2"
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", backing, draft.name, self.options.disk]
+        result = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise DriverError(f"qemu-img cannot make the disk: {result.stderr.strip()}", "check the disk's space")
+        draft.replace(self.directory / DISK)
+
+    def _launch(self, ports: dict[int, int]) -> str:
+        """Start QEMU, which binds the ports itself (0: any free one) before it goes on; returns its complaint."""
+        result = subprocess.run(
+            self._command(ports), cwd=self.directory, capture_output=True, text=True, check=False, timeout=60
+        )
+        return result.stderr.strip() or f"exit code {result.returncode}" if result.returncode else ""
+
+    def _command(self, ports: dict[int, int]) -> list[str]:
+        image = self.directory.parents[1] / "images" / self.machine.image
+        kvm = self.options.accel != "tcg" and not _no_kvm()
+        forwards = [f"hostfwd=tcp:127.0.0.1:{host}-:{guest}" for guest, host in ports.items()]
+        forwards += [_forward(text) for text in self.options.publish]
+        command = [
+            *[PROGRAM, "-name", f"machinekit-{self.machine.name}", "-uuid", self.machine.uid],
+            *["-accel", "kvm" if kvm else "tcg", "-cpu", "host" if kvm else "max"],
+            *["-smp", str(self.options.cpus), "-m", self.options.memory, "-display", "none"],
+            *["-drive", f"file={DISK},if=virtio,discard=unmap"],
+            *["-drive", f"file={SEED},if=virtio,format=raw,readonly=on"],
+            *["-netdev", ",".join(["user", "id=net", *forwards]), "-device", "virtio-net-pci,netdev=net"],
+            *["-device", "virtio-rng-pci"],
+            *["-chardev", f"file,id=serial,path={SERIAL},append=on", "-serial", "chardev:serial"],
+            *["-qmp", f"unix:{SOCKET},server=on,wait=off", "-daemonize"],
+        ]
+        if (image / KERNEL).exists():
+            command += ["-kernel", str(image / KERNEL), "-initrd", str(image / INITRD)]
+            command += ["-append", "root=/dev/vda rw console=ttyS0 quiet"]
+        return command
+
+
+def _no_kvm() -> str:
+    """Why KVM cannot be used here; empty when it can. /dev/kvm alone may be there and still hang the guest."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "/dev/kvm cannot be opened"
+    if not re.search(r"^flags\s*:.*\b(vmx|svm)\b", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+        return "the processor shows neither vmx nor svm"
+    return ""
+
+
+def _forward(text: str) -> str:
+    match = PUBLISH.fullmatch(text)
+    assert match is not None  # noqa: S101 (the options were checked)
+    protocol = (match["protocol"] or "/tcp")[1:]
+    return f"hostfwd={protocol}:{match['address'] or '127.0.0.1'}:{match['host']}-:{match['guest']}"
+
+
+def _forwarded(usernet: str) -> dict[int, int]:
+    """Guest port to host port, from the monitor's `info usernet`."""
+    found = re.findall(r"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+(\d+)", usernet)
+    return {int(guest): int(host) for host, guest in found}
+
+
+def _launch_hint(complaint: str) -> str:
+    if "forwarding rule" in complaint:
+        return "another program has one of the published ports; free it"
+    return "look at the message above; `machinekit inspect` shows the machine's options"
+
+
+def _seed(user_data: str, machine: Machine) -> bytes:
+    """A NoCloud seed, an ISO 9660 image with the label cidata.
+
+    https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html
+    """
+    import pycdlib
+
+    meta_data = f"instance-id: {machine.uid}\nlocal-hostname: {machine.name}\n"
+    iso = pycdlib.PyCdlib()
+    iso.new(interchange_level=3, rock_ridge="1.09", joliet=3, vol_ident="cidata")
+    for name, text in (("user-data", user_data), ("meta-data", meta_data)):
+        content = text.encode()
+        short = name.upper().replace("-", "_")
+        iso.add_fp(io.BytesIO(content), len(content), f"/{short}.;1", rr_name=name, joliet_path=f"/{name}")
+    seed = io.BytesIO()
+    iso.write_fp(seed)
+    iso.close()
+    return seed.getvalue()
