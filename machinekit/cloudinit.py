@@ -16,7 +16,6 @@ def user_data(hostname: str, user: str, authorized_key: str, host_key: str, host
     config = {
         "hostname": hostname,
         "manage_etc_hosts": True,  # or sudo complains that it cannot resolve the host
-        "groups": ["docker"],
         "users": [
             {
                 "name": user,
@@ -30,7 +29,6 @@ def user_data(hostname: str, user: str, authorized_key: str, host_key: str, host
         "disable_root": True,
         "ssh_pwauth": False,
         "ssh_deletekeys": True,
-        "ssh_genkeytypes": [],
         "ssh_keys": {"ed25519_private": host_key, "ed25519_public": host_key_public},
     }
     return f"#cloud-config\n{json.dumps(config, indent=1)}\n"

@@ -46,14 +46,21 @@ _FOR_ROOTFS = (
 _FOR_DISK = """
 printf '[Match]\\nName=en* eth*\\n[Network]\\nDHCP=yes\\n' >"$1/etc/systemd/network/80-dhcp.network"
 mkdir -p "$1/etc/cloud/cloud.cfg.d"
-printf 'datasource_list: [NoCloud, ConfigDrive, None]\\nnetwork: {config: disabled}\\n' \\
-  >"$1/etc/cloud/cloud.cfg.d/90-machinekit.cfg"
+cat >"$1/etc/cloud/cloud.cfg.d/90-machinekit.cfg" <<END
+datasource_list: [NoCloud, ConfigDrive, None]
+network: {config: disabled}
+locale: false
+grub_dpkg: {enabled: false}
+ssh: {emit_keys_to_console: false}
+END
 echo '/dev/vda / ext4 defaults,discard 0 1' >"$1/etc/fstab"
 chroot "$1" systemctl --quiet enable systemd-networkd.service systemd-resolved.service
 chroot "$1" systemctl --quiet disable systemd-networkd-wait-online.service
 chroot "$1" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer e2scrub_reap.service
 ln -sf /run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"
 """
+# The first start of the engine is the one with our settings and certificates.
+_FOR_ENGINE = 'chroot "$1" systemctl --quiet disable docker.service docker.socket'
 
 
 class Images:
@@ -146,8 +153,10 @@ def _build_disk(draft: Path, name: str) -> None:
 
 def _bootstrap(name: str, target: Path, packages: str, customize: str) -> None:
     include = packages.split()
+    hooks = [_CLEAN, customize]
     if name.endswith(WITH_ENGINE):
         include += ["docker.io", *(["docker-cli"] if name.startswith("debian-13") else [])]
+        hooks.append(_FOR_ENGINE)
     if name.startswith("debian-11"):
         include = [package for package in include if package != "systemd-resolved"]  # part of systemd there
     _run(
@@ -156,8 +165,7 @@ def _bootstrap(name: str, target: Path, packages: str, customize: str) -> None:
             "--quiet",
             "--variant=minbase",
             f"--include={','.join(include)}",
-            f"--customize-hook={_CLEAN}",
-            f"--customize-hook={customize}",
+            *(f"--customize-hook={hook}" for hook in hooks),
             RELEASES[name.removesuffix(WITH_ENGINE)],
             str(target),
         ]
