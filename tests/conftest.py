@@ -1,0 +1,1 @@
+"""Lets tests import each other and the product the same way everywhere."""
