@@ -9,7 +9,7 @@ from typing import Any
 
 from machinekit import cloudinit, converge, images, keys
 from machinekit.drivers import flag
-from machinekit.errors import MachinekitError, NoSuchMachineError, PreCheckError, SpecChangedError
+from machinekit.errors import MachinekitError, NoSuchMachineError, PreCheckError, SpecChangedError, UsageError
 from machinekit.machine import Birth, Image, Machine, Phase
 from machinekit.provider import Options
 from machinekit.spec import Spec, check_name, engine_flag, storable
@@ -50,13 +50,16 @@ def create(store: Store, name: str, *, driver: str, options: Options, spec: Spec
         except NoSuchMachineError:
             machine = wanted
             store.reserve(machine)
+        if machine.phase is Phase.CREATING and machine.spec != wanted.spec:
+            machine.spec = wanted.spec  # no engine is in use yet: a refused setting can be mended without starting over
+            store.save(machine)
         _refuse_changes(machine, wanted)
         work = Work(store, machine, progress)
         # a driver's secrets are not in the record: the ones given now count
         work.driver.options = options
         try:
             run(work, (*(_once(step) for step in BIRTH if step.__name__ not in machine.done), *converge.steps(work)))
-        except PreCheckError:
+        except (PreCheckError, UsageError):
             if not machine.done and not machine.resources:
                 store.remove(name)  # nothing was made
             raise
@@ -141,7 +144,7 @@ def _birth(work: Work) -> Birth:
         authorized_key=key,
         host_key=host_key,
         host_key_public=public,
-        user_data=cloudinit.user_data(work.machine.name, user, key, host_key + "\n", public),
+        user_data=cloudinit.user_data(work.machine.name, user, key, host_key + "\n", public + "\n"),
         image=image,
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,13 @@ def version(url: str, tls: Path | None, patience: float = PATIENCE) -> str:
 
 def get(url: str, path: str, tls: Path | None, patience: float) -> bytes:
     """The body of one GET."""
+    deadline = time.monotonic() + patience
     try:
         with _connect(url, tls, patience) as connection:
             connection.sendall(f"GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n".encode())
-            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+            answer = _received(connection, deadline)
+    except (OverflowError, UnicodeError):
+        raise EngineError(f"{url} is not an address that an engine can have", "check its host and port") from None
     except OSError as error:  # ssl's errors are OSErrors too
         raise EngineError(f"the engine at {url} does not answer: {_reason(error)}", _hint(error)) from None
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -46,12 +50,28 @@ def get(url: str, path: str, tls: Path | None, patience: float) -> bytes:
     return body
 
 
+def _received(connection: socket.socket, deadline: float) -> bytes:
+    """Everything until the other side closes; a deadline for each piece alone would let a slow drip go on for ever."""
+    pieces: list[bytes] = []
+    while (left := deadline - time.monotonic()) > 0:
+        connection.settimeout(left)
+        piece = connection.recv(65536)
+        if not piece:
+            return b"".join(pieces)
+        pieces.append(piece)
+    raise TimeoutError
+
+
 def _connect(url: str, tls: Path | None, patience: float) -> socket.socket:
     scheme, _, where = url.partition("://")
     if scheme == "unix":
         plain = socket.socket(socket.AF_UNIX)
         plain.settimeout(patience)
-        plain.connect(where)
+        try:
+            plain.connect(where)
+        except OSError:
+            plain.close()
+            raise
         return plain
     host, _, port = where.rpartition(":")
     host = host.strip("[]")

@@ -103,6 +103,7 @@ def _make_current(name: str) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
+    path = path.resolve()  # the client's configuration may be a link into somebody's dotfiles
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     draft = path.with_name(f".{path.name}.machinekit")
     draft.unlink(missing_ok=True)

@@ -36,7 +36,6 @@ LISTS = {
     "dns-search": "dns-search",
     "exec-opt": "exec-opts",
     "insecure-registry": "insecure-registries",
-    "label": "labels",
     "registry-mirror": "registry-mirrors",
     "storage-opt": "storage-opts",
 }
@@ -119,7 +118,7 @@ def install_script(spec: Spec, facts: Facts) -> str:
         script = render(
             f"engine/{spec.engine}/{family}.sh.j2", repository=f"{REPOSITORY}/{system}", fingerprint=FINGERPRINT
         )
-    return f"( {script})\n{probe_script()}"
+    return f"set -e\n( {script})\n{probe_script()}"  # a failed installation ends here
 
 
 def installed(spec: Spec, facts: Facts) -> bool:
@@ -165,24 +164,26 @@ def daemon_settings(
 ) -> dict[str, Any]:
     """daemon.json: what is there, with our settings merged in."""
     wanted = dict(current)
+    labels: list[str] = []
     for pair in spec.opts:
         name, _, value = pair.partition("=")
-        if name in LISTS:
+        if name == "label":
+            labels.append(value)
+        elif name in LISTS:
             _extend(wanted, LISTS[name], [value])
         elif name in MAPS:
             key, _, inner = value.partition("=")
-            wanted[MAPS[name]] = {**wanted.get(MAPS[name], {}), key: inner}
+            wanted[MAPS[name]] = {**(wanted.get(MAPS[name]) or {}), key: inner}
         else:
             wanted[name] = _value(value)
     if spec.storage_driver:
         wanted["storage-driver"] = spec.storage_driver
     _extend(wanted, "insecure-registries", spec.insecure_registries)
     _extend(wanted, "registry-mirrors", spec.registry_mirrors)
-    labels = {label.partition("=")[0]: label for label in [*wanted.get("labels", []), f"provider={driver}"]}
-    labels |= {label.partition("=")[0]: label for label in spec.labels}
-    wanted["labels"] = list(labels.values())
+    labels = [*_list(wanted, "labels"), f"provider={driver}", *labels, *spec.labels]
+    wanted["labels"] = list({label.partition("=")[0]: label for label in labels}.values())  # the last one counts
     wanted["hosts"] = [
-        *dict.fromkeys([*(wanted.get("hosts") or unit_hosts or ["unix:///var/run/docker.sock"]), listen])
+        *dict.fromkeys([*(_list(wanted, "hosts") or unit_hosts or ["unix:///var/run/docker.sock"]), listen])
     ]
     return wanted | {"tlsverify": True, "tlscacert": CA, "tlscert": CERT, "tlskey": KEY}
 
@@ -203,7 +204,7 @@ def drop_in(spec: Spec, exec_start: str) -> str:
 
 
 def _hosts(exec_start: str) -> list[str]:
-    return re.findall(r"(?:^|\s)(?:-H|--host)[=\s]?(\S+)", exec_start)
+    return re.findall(r"(?:^|\s)(?:-H[=\s]?|--host[=\s])(\S+)", exec_start)
 
 
 def _current(facts: Facts) -> dict[str, Any]:
@@ -220,7 +221,14 @@ def _current(facts: Facts) -> dict[str, Any]:
 
 def _extend(settings: dict[str, Any], key: str, values: Any) -> None:
     if values:
-        settings[key] = [*dict.fromkeys([*settings.get(key, []), *values])]
+        settings[key] = [*dict.fromkeys([*_list(settings, key), *values])]
+
+
+def _list(settings: dict[str, Any], key: str) -> list[Any]:
+    values = settings.get(key) or []
+    if not isinstance(values, list):
+        raise EngineError(f'"{key}" must be a list in {DAEMON_JSON}, not {values!r}', "mend it there, or its option")
+    return values
 
 
 def _value(text: str) -> Any:

@@ -68,7 +68,7 @@ def must_renew(cert: bytes, names: Iterable[str], now: datetime | None = None) -
     certificate = x509.load_pem_x509_certificate(cert)
     life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
     left = certificate.not_valid_after_utc - (now or datetime.now(UTC))
-    return left < life * RENEW_AT or not set(names) <= set(_names(certificate))
+    return left < life * RENEW_AT or not {_general_name(name) for name in names} <= set(_names(certificate))
 
 
 def expires(cert: bytes) -> datetime:
@@ -76,12 +76,11 @@ def expires(cert: bytes) -> datetime:
     return x509.load_pem_x509_certificate(cert).not_valid_after_utc
 
 
-def _names(certificate: x509.Certificate) -> list[str]:
+def _names(certificate: x509.Certificate) -> list[x509.GeneralName]:
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
         return []
-    return [str(name.value) for name in names]
 
 
 def _leaf(ca: Pair, common_name: str, purpose: x509.ObjectIdentifier, names: tuple[str, ...]) -> Pair:
@@ -101,7 +100,7 @@ def _leaf(ca: Pair, common_name: str, purpose: x509.ObjectIdentifier, names: tup
     )
     if names:
         builder = builder.add_extension(
-            x509.SubjectAlternativeName([_general_name(n) for n in dict.fromkeys(names)]), critical=False
+            x509.SubjectAlternativeName(dict.fromkeys(map(_general_name, names))), critical=False
         )
     return _pair(builder.sign(issuer_key, hashes.SHA256()), key)
 
@@ -137,7 +136,7 @@ def _general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        return x509.DNSName(name)
+        return x509.DNSName(name if name.isascii() else name.encode("idna").decode())  # RFC 5280, 7.2
 
 
 def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:

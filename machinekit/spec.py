@@ -47,16 +47,21 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     engine: Literal["distro", "docker", "script", "none"] = Field(
-        "distro", description="where the engine comes from: the distribution, Docker's repository, a script, none"
+        default="distro",
+        description="where the engine comes from: the distribution, Docker's repository, a script, none",
     )
-    install_url: str = Field("", description="the script to install the engine with (--engine script)")
-    opts: Pairs = Field((), description="dockerd option, name=value; the value is read as JSON where it is JSON")
-    labels: Pairs = Field((), description="engine label, name=value")
-    env: Annotated[Pairs, AfterValidator(_single_lines)] = Field((), description="engine environment, NAME=value")
-    insecure_registries: tuple[str, ...] = Field((), description="registry to talk to without verified TLS")
-    registry_mirrors: tuple[str, ...] = Field((), description="registry mirror URL")
-    storage_driver: str = Field("", description="storage driver of the engine")
-    tls_sans: tuple[str, ...] = Field((), description="further name or address in the server certificate")
+    install_url: str = Field(default="", description="the script to install the engine with (--engine script)")
+    opts: Pairs = Field(
+        default=(), description="dockerd option, name=value; the value is read as JSON where it is JSON"
+    )
+    labels: Pairs = Field(default=(), description="engine label, name=value")
+    env: Annotated[Pairs, AfterValidator(_single_lines)] = Field(
+        default=(), description="engine environment, NAME=value"
+    )
+    insecure_registries: tuple[str, ...] = Field(default=(), description="registry to talk to without verified TLS")
+    registry_mirrors: tuple[str, ...] = Field(default=(), description="registry mirror URL")
+    storage_driver: str = Field(default="", description="storage driver of the engine")
+    tls_sans: tuple[str, ...] = Field(default=(), description="further name or address in the server certificate")
 
     def model_post_init(self, context: Any) -> None:
         """Refuse what no single field can see."""

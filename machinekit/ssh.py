@@ -9,7 +9,6 @@ import base64
 import contextlib
 import hashlib
 import logging
-import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -95,12 +94,12 @@ class Connection:
                 for start in range(0, len(data), PIECE):
                     channel.sendall(data[start : start + PIECE])
                 channel.shutdown_write()
-                for line in _lines(channel, time.monotonic() + patience):
+                for line in _lines(channel, started + patience):
                     lines.append(line)
                     heard(line)
-                code = channel.recv_exit_status()
+                code = self._exit_code(channel, started + patience)
         except (paramiko.SSHException, OSError, EOFError) as error:
-            what = f"no answer within {patience:.0f} s" if isinstance(error, TimeoutError) else str(error) or "closed"
+            what = f"no answer within {patience:g} s" if isinstance(error, TimeoutError) else str(error) or "closed"
             raise UnreachableError(f"the connection to {self.host} broke: {what}", "run the command again") from None
         log.debug("ssh %s: exit %s after %.2f s, %d lines", self.host, code, time.monotonic() - started, len(lines))
         if STARTED not in lines:
@@ -114,6 +113,16 @@ class Connection:
     def close(self) -> None:
         """End the login."""
         self._client.close()
+
+    def _exit_code(self, channel: paramiko.Channel, deadline: float) -> int:
+        if not channel.status_event.wait(max(0.1, deadline - time.monotonic())):
+            raise TimeoutError
+        transport = self._client.get_transport()
+        if channel.exit_status == -1 and transport:
+            transport.join(0.2)  # it may be about to notice that the other side is gone
+            if not transport.is_active():
+                raise EOFError  # not the script's end but the connection's
+        return channel.exit_status
 
     def _open(self, patience: float) -> paramiko.Channel:
         transport = self._client.get_transport()
@@ -151,9 +160,13 @@ def connect(host: Host) -> Connection:
         client.close()
         raise LoginError(f"{host} refuses the login: {error}", "check the user and the key") from None
     except (paramiko.SSHException, OSError, EOFError) as error:
+        transport = client.get_transport()
+        usable = transport is not None and transport.is_active() and transport.initial_kex_done
         client.close()
         if "not found in known_hosts" in str(error):
             raise HostKeyError(f"no host key of {host} is pinned", "run create again") from None
+        if usable:
+            raise LoginError(f"cannot log in to {host}: {error}", "check the private key's file") from None
         raise UnreachableError(
             f"{host} answers, but not as an SSH server: {error}", "wait, or check the port"
         ) from None
@@ -228,8 +241,9 @@ def wait_scan(address: str, port: int, wanted: str, patience: float) -> str:
 def _tcp(address: str, port: int) -> socket.socket:
     try:
         connection = socket.create_connection((address, port), CONNECT)
-    except socket.gaierror as error:
-        raise UnreachableError(f"cannot resolve {address}: {error.strerror}", "check the name") from None
+    except (socket.gaierror, UnicodeError) as error:  # the latter for what cannot be a name at all
+        reason = getattr(error, "strerror", "") or "not a host name"
+        raise UnreachableError(f"cannot resolve {address}: {reason}", "check the name") from None
     except TimeoutError:
         raise UnreachableError(
             f"{address}:{port} does not answer within {CONNECT:.0f} s", "a firewall may drop the packets"
@@ -250,10 +264,13 @@ def _lines(channel: Any, deadline: float) -> Iterator[str]:
     while piece := channel.recv(PIECE):
         *whole, rest = (rest + piece).split(b"\n")
         yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
+        if time.monotonic() > deadline:  # a script that never stops talking
+            raise TimeoutError
         channel.settimeout(max(0.1, deadline - time.monotonic()))
     if rest:
         yield rest.decode(errors="replace")
 
 
 def _ssh_quoted(path: Path) -> str:
-    return shlex.quote(str(path)) if " " not in str(path) else f'"{path}"'
+    # ssh_config(5): a quoted argument may hold escaped quotes, and % starts a token
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'

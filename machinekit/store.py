@@ -66,7 +66,7 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """Whether the name is taken."""
-        return self.directory(name).is_dir()
+        return name in self.names()  # so that "", ".." and paths are none
 
     def directory(self, name: str) -> Path:
         """The machine's own directory, which is also its DOCKER_CERT_PATH."""
@@ -101,16 +101,20 @@ class Store:
         """This store's own id, written into what we make so that stores never take each other's things for orphans."""
         path = self.home / "store-id"
         if not path.exists():
+            import contextlib
+            import tempfile
             import uuid
 
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                _write(path.with_name(f".store-id-{os.getpid()}"), uuid.uuid4().hex.encode(), 0o600)
-                os.link(path.with_name(f".store-id-{os.getpid()}"), path)  # the first process wins
-            except FileExistsError:
-                pass
-            finally:
-                path.with_name(f".store-id-{os.getpid()}").unlink(missing_ok=True)
+            with (
+                tempfile.NamedTemporaryFile(dir=self.home, prefix=".store-id-") as draft,
+                _reported(f"cannot write {path}"),
+            ):
+                draft.write(uuid.uuid4().hex.encode())
+                draft.flush()
+                os.fsync(draft.fileno())
+                with contextlib.suppress(FileExistsError):  # the first process wins
+                    os.link(draft.name, path)
         return path.read_text()
 
     # --- writing, under the machine's lock

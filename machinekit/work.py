@@ -85,10 +85,12 @@ class Work:
         """Remember where the instance answers."""
         machine = self.machine
         before = machine.to_json()
-        machine.address, machine.ssh_port = instance.address, instance.ssh_port
+        machine.address = instance.address
+        if self.driver.capabilities.ssh:
+            machine.ssh_port = instance.ssh_port
+            machine.ssh_user, machine.ssh_key = self.driver.ssh_user, self.driver.ssh_key
         host = f"[{instance.address}]" if ":" in instance.address else instance.address
         machine.url = self.driver.engine_url or f"tcp://{host}:{instance.engine_port}"
-        machine.ssh_user, machine.ssh_key = self.driver.ssh_user, self.driver.ssh_key
         if machine.to_json() != before:
             self.save()
 

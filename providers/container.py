@@ -256,7 +256,10 @@ def _docker(engine: str, *words: str, data: bytes | None = None) -> str:
     if "DOCKER_CONFIG" in os.environ:
         environment["DOCKER_CONFIG"] = os.environ["DOCKER_CONFIG"]
     command = ["docker", "--host", engine, *words]
-    result = subprocess.run(command, input=data or b"", capture_output=True, check=False, env=environment)
+    try:
+        result = subprocess.run(command, input=data or b"", capture_output=True, check=False, env=environment)
+    except FileNotFoundError:
+        raise DriverError("the docker client is not installed", "apt-get install docker.io") from None
     if result.returncode != 0:
         said = result.stderr.decode(errors="replace").strip().removeprefix("Error response from daemon: ")
         raise DriverError(f"docker {words[0]}: {said}", f"the engine is {engine}")

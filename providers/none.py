@@ -25,6 +25,9 @@ class NoneOptions(Options):
         given = [bool(path) for path in (self.tls_ca, self.tls_cert, self.tls_key)]
         if any(given) and not all(given):
             raise ValueError("TLS needs all of --none-tls-ca, --none-tls-cert and --none-tls-key")
+        port = int(self.url.rpartition(":")[2]) if self.url.startswith("tcp:") else 1
+        if not 1 <= port <= 65535:  # noqa: PLR2004
+            raise ValueError(f"{port} is not a port")
         if any(given) and self.url.startswith("unix:"):
             raise ValueError("a unix socket takes no certificates")
 

@@ -1,1 +1,114 @@
-"""Lets tests import each other and the product the same way everywhere."""
+"""What the unit tests share: an empty store, a command line in this process, a provider in memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from machinekit import cli as command_line
+from machinekit.store import Store
+from tests.providers.fake import Fake, FakeCloud
+from tests.servers import Certificates, Server, encrypted, engine
+
+# no database: the checkout stays clean; no deadline: CI is slow at times
+hypothesis.settings.register_profile("machinekit", max_examples=50, deadline=None, database=None)
+hypothesis.settings.load_profile("machinekit")
+
+
+@dataclass
+class Told:
+    """A Progress that keeps what it was told."""
+
+    steps: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def step(self, machine: str, text: str) -> None:
+        """Keep it."""
+        self.steps.append(text)
+
+    def done(self, machine: str, seconds: float) -> None:
+        """A step that ends has begun."""
+        assert self.steps
+        assert seconds >= 0
+
+    def note(self, machine: str, text: str) -> None:
+        """Keep it."""
+        self.notes.append(f"{machine}: {text}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """An environment in which nothing is chosen, and whose home is empty."""
+    for variable in list(os.environ):
+        if variable.startswith(("MACHINE", "DOCKER", "ENGINE", "GENERIC", "FAKE")) or variable.lower() == "no_proxy":
+            monkeypatch.delenv(variable)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    monkeypatch.setenv("MACHINEKIT_HOME", str(tmp_path / "home"))
+    return monkeypatch
+
+
+@pytest.fixture
+def store(environment: pytest.MonkeyPatch, tmp_path: Path) -> Store:
+    """An empty store; the command line finds it too."""
+    return Store(tmp_path / "home")
+
+
+@pytest.fixture
+def told() -> Told:
+    """Somebody to tell the progress to."""
+    return Told()
+
+
+@pytest.fixture
+def cli(store: Store, environment: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """The command line as a shell would call it."""
+
+    def call(*words: str) -> Result:
+        environment.setattr(sys, "argv", ["machinekit", *words])
+        code = command_line.main()
+        sys.stdout.flush()
+        return Result(code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A CA, a client and a server on loopback."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def cloud(
+    environment: pytest.MonkeyPatch, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FakeCloud]:
+    """A provider in memory, installed the way a third party's package is, with one engine behind all its instances."""
+    package = tmp_path_factory.mktemp("site") / "machinekit_fake-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: machinekit-fake\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[machinekit.providers]\nfake = tests.providers.fake:Fake\n")
+    environment.syspath_prepend(package.parent)
+    environment.setenv("FAKE_TOKEN", "s3cret")
+    with Server(encrypted(engine, certificates.context())) as server:
+        cloud = FakeCloud(server.port, certificates.client_files)
+        environment.setattr(Fake, "cloud", cloud, raising=False)
+        yield cloud

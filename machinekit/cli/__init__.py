@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
             arguments = ["version"]
         parser = parser_for(_command_in(arguments))
         parsed = parser.parse_args(arguments)
-        if parsed.debug:
+        if parsed.debug or os.environ.get("MACHINE_DEBUG"):
             _show_debug()
         command: Command = parsed.command
         code = command.run(parsed)

@@ -12,6 +12,8 @@ from machinekit.errors import UsageError
 if TYPE_CHECKING:
     from machinekit.collect import Row
 
+DAY = 86400
+
 
 class Ls(Command):
     """List the machines."""
@@ -25,7 +27,9 @@ class Ls(Command):
         parser.add_argument(
             "--filter", action="append", default=[], metavar="KEY=VALUE", help="driver=, state= or name= (a regex)"
         )
-        parser.add_argument("-t", "--timeout", type=float, default=10, metavar="SECONDS", help="for each engine (10)")
+        parser.add_argument(
+            "-t", "--timeout", type=_seconds, default=10, metavar="SECONDS", help="for each engine (10)"
+        )
 
     def run(self, args: argparse.Namespace) -> int:
         """Names need nobody's answer; everything else is asked in parallel."""
@@ -47,6 +51,13 @@ class Ls(Command):
         else:
             _print_table(rows)
         return 0
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= DAY:
+        raise ValueError(text)
+    return seconds
 
 
 def _filter(text: str) -> tuple[str, str]:

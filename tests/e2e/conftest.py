@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.lab import Cli, Lab, obstacle
+from tests.e2e.lab import Cli, Lab, obstacle, run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,26 +34,16 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def cli(lab: Lab, tmp_path: Path) -> Iterator[Cli]:
-    """A user with an empty store that shares the laboratory's images; their machines are removed at the end."""
-    home = tmp_path / "home"
-    home.mkdir(mode=0o700)
-    lab.images.mkdir(exist_ok=True)
-    (home / "images").symlink_to(lab.images)
-    cli = Cli(lab, home)
-    try:
+    """A user for one test."""
+    with lab.user(tmp_path) as cli:
         yield cli
-    finally:
-        for name in cli("ls", "-q").split():
-            cli("rm", "-f", name)
 
 
 @pytest.fixture(scope="session")
 def busybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build context for an image of one static program: no registry is needed."""
     context = tmp_path_factory.mktemp("busybox")
-    program = shutil.which("busybox")
-    assert program, "apt-get install busybox-static"
-    shutil.copy(program, context / "busybox")
+    run(str(Path(__file__).parents[2] / "scripts" / "busybox"), str(context / "busybox"))
     (context / "index.html").write_text("served from a container\n")
     (context / "Dockerfile").write_text(
         "FROM scratch\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -13,10 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from machinekit.providers.container import Container, ContainerOptions
+
 from machinekit import keys, ssh
 from machinekit.images import Images
 from machinekit.machine import Birth, Machine
-from machinekit.providers.container import Container, ContainerOptions
 
 PROGRAMS = ("dockerd", "docker", "docker-compose", "iptables", "ip", "mmdebstrap", "qemu-system-x86_64", "qemu-img")
 
@@ -55,8 +57,8 @@ class Lab:
 
     @property
     def images(self) -> Path:
-        """Images that every store of the laboratory shares."""
-        return self.root / "images"
+        """Images that every store of the laboratory shares; a folder of yours spares the builds of every run."""
+        return Path(os.environ.get("MACHINEKIT_TEST_IMAGES") or self.root / "images")
 
     def start(self) -> None:
         """Start the engine on a bridge of its own."""
@@ -71,7 +73,10 @@ class Lab:
             words += [f"--host={self.socket}", f"--bridge={self.bridge}"]
             self.engine = subprocess.Popen(["dockerd", *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         for _ in range(200):
-            if subprocess.run(["docker", "-H", self.socket, "version"], capture_output=True, check=False).returncode == 0:
+            if (
+                subprocess.run(["docker", "-H", self.socket, "version"], capture_output=True, check=False).returncode
+                == 0
+            ):
                 return
             time.sleep(0.1)
         raise RuntimeError((home / "log").read_text()[-3000:])
@@ -99,6 +104,20 @@ class Lab:
     def disk(self, name: str) -> None:
         """Have the image for virtual machines, building it once."""
         Images(self.images).ensure("disk", name, print)
+
+    @contextmanager
+    def user(self, directory: Path) -> Iterator[Cli]:
+        """Somebody with an empty store that shares the laboratory's images; their machines are removed at the end."""
+        home = directory / "home"
+        home.mkdir(mode=0o700)
+        self.images.mkdir(exist_ok=True)
+        (home / "images").symlink_to(self.images)
+        cli = Cli(self, home)
+        try:
+            yield cli
+        finally:
+            for name in cli("ls", "-q").split():
+                cli("rm", "-f", name)
 
     @contextmanager
     def host(self, image: str = "debian-12") -> Iterator[Host]:
@@ -203,6 +222,13 @@ class Cli:
         script = f'eval "$({sys.executable} -m machinekit env {name})"; env -0'
         output = run("bash", "-euc", script, env=self.environment)
         return dict(line.split("=", 1) for line in output.split("\0") if "=" in line)
+
+
+def free_port() -> int:
+    """A port of this computer that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
 
 
 def run(*command: str, env: dict[str, str] | None = None, stdin: bytes | None = None, cwd: Path | None = None) -> str:

@@ -1,0 +1,17 @@
+# Each target is a script that also runs without make; each makes what it needs.
+.PHONY: demo test check e2e bench
+
+demo: ## a virtual machine with an engine, and a container on it
+	@scripts/demo
+
+test: ## check, unit tests, tests on real hosts
+	@scripts/test
+
+check: ## lint, format, types, layers, shell scripts
+	@scripts/check
+
+e2e: ## only the tests on real hosts
+	@scripts/e2e
+
+bench: ## how fast it is, as ratios
+	@scripts/bench

@@ -1,0 +1,191 @@
+"""How fast it is, as ratios within one run: `make bench`.
+
+This computer is shared and noisy, so each command is run in turn with its floor, and the medians are
+compared. Nothing here asserts; what is deterministic is a test (tests/e2e/test_generic.py counts SSH
+executions, tests/test_hot_path.py imports).
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from machinekit import engine, keys
+from machinekit.spec import Spec
+from tests.e2e.lab import Cli, Host, Lab, obstacle, run
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Row:
+    """One line of the table: a figure, what it is compared with, the ratio and its limit."""
+
+    what: str
+    ours: str
+    floor: str
+    ratio: float
+    limit: float
+
+    def print(self) -> None:
+        """On stdout."""
+        verdict = "ok" if self.ratio <= self.limit else "OVER"
+        print(
+            f"{self.what:<58} {self.ours:>10} {self.floor:>10} {self.ratio:>6.2f} {self.limit:>6.2f}  {verdict}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Measure and print."""
+    if reason := obstacle():
+        raise SystemExit(f"the benchmark needs real hosts: {reason}")
+    print(f"{'what':<58} {'ours':>10} {'floor':>10} {'ratio':>6} {'limit':>6}")
+    with tempfile.TemporaryDirectory(prefix="machinekit-bench-") as folder, laboratory() as lab:
+        program = installed(Path(folder) / "venv")
+        with lab.user(Path(folder)) as cli:
+            create_on_servers(lab, cli, program)
+            hot_path(lab, cli, program)
+
+
+@contextmanager
+def laboratory() -> Iterator[Lab]:
+    """A laboratory, cleaned up at the end."""
+    lab = Lab(Path(tempfile.mkdtemp(prefix="machinekit-lab-")))
+    try:
+        lab.start()
+        yield lab
+    finally:
+        lab.cleanup()
+
+
+def installed(venv: Path) -> Path:
+    """The wheel, built and installed with bytecode in an environment of its own; returns its program."""
+    dist = venv.with_name("dist")
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", str(dist), str(ROOT))
+    run(sys.executable, "-m", "venv", str(venv))
+    (wheel,) = dist.glob("*.whl")
+    run(str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--compile", str(wheel))
+    return venv / "bin" / "machinekit"
+
+
+def create_on_servers(lab: Lab, cli: Cli, program: Path) -> None:
+    """Create on a bare server, on one with the engine, and again, against scripts over one connection."""
+
+    def create(host: Host, name: str) -> Callable[[], None]:
+        words = ["create", "-d", "generic", "--generic-ip-address", host.address, "--generic-ssh-key", str(host.key)]
+        return lambda: call([str(program), *words, name], cli.environment)
+
+    bare, scripted, present, reconfigured = [], [], [], []
+    for turn in range(3):
+        with lab.host() as host, lab.host() as other:
+            scripted.append(seconds(lambda host=other: floor(host, install=True)))
+            bare.append(seconds(create(host, f"bare{turn}")))
+        with lab.host("debian-12+engine") as host, lab.host("debian-12+engine") as other:
+            for each in (host, other):
+                each.sh("systemctl start docker")
+            reconfigured.append(seconds(lambda host=other: floor(host, install=False)))
+            present.append(seconds(create(host, f"present{turn}")))
+            if turn < 2:
+                continue
+            compare("create, engine from packages / the same by one script", bare, scripted, 1.2)
+            compare("create, engine is there / the same by one script", present, reconfigured, 3)
+            again = create(host, f"present{turn}")
+            ours, bare_ssh = in_turn(again, lambda: call(openssh(host, "true"), cli.environment), 15)
+            compare("create again, nothing to do / ssh HOST true", ours, bare_ssh, 2)
+
+
+def hot_path(lab: Lab, cli: Cli, program: Path) -> None:
+    """What a CI job calls five times a build, against a bare interpreter; the peak of its memory."""
+    lab.rootfs("debian-12+engine")
+    cli("create", "-d", "container", "node1")
+    python = program.with_name("python")
+    for words, limit in ((["env"], 4.5), (["config"], 4.5), (["url"], 3), (["ip"], 3), (["ls", "-q"], 3)):
+        name = [] if words[0] == "ls" else ["node1"]
+        ours, bare = in_turn(
+            lambda words=words, name=name: call([str(program), *words, *name], cli.environment),
+            lambda: call([str(python), "-I", "-c", "pass"], cli.environment),
+            41,
+        )
+        compare(f"{' '.join(words)} / python -I -c pass", ours, bare, limit)
+    peak = peak_memory([str(program), "env", "node1"], cli.environment)
+    Row("peak memory of env / 30 MB", f"{peak / 1e6:.1f} MB", "30 MB", peak / 30e6, 1).print()
+
+
+def floor(host: Host, *, install: bool) -> None:
+    """The least that does the same: one script over one OpenSSH connection."""
+    ca = keys.authority("floor")
+    pair = keys.server(ca, [host.address])
+    facts = engine.Facts(exec_start="/usr/sbin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock")
+    files = engine.wanted_files(
+        Spec(),
+        facts,
+        driver="generic",
+        listen="tcp://0.0.0.0:2376",
+        certificates={engine.CA: ca.cert, engine.CERT: pair.cert, engine.KEY: pair.key},
+    )
+    lines = ["set -eu", "export DEBIAN_FRONTEND=noninteractive"]
+    if install:
+        packages = "docker.io iptables ca-certificates"
+        lines += ["apt-get -q update", f"apt-get -q -y install --no-install-recommends {packages}"]
+    lines += ["mkdir -p /etc/docker /etc/systemd/system/docker.service.d"]
+    lines += [f"echo {file.base64} | base64 -d >{file.path}" for file in files]
+    lines += ["systemctl daemon-reload", "systemctl restart docker"]
+    script = "\n".join(lines)
+    subprocess.run(openssh(host, "sh -s"), input=script.encode(), check=True, capture_output=True)
+
+
+def openssh(host: Host, command: str) -> list[str]:
+    """An OpenSSH client's command line for a server of the laboratory."""
+    known = host.key.with_name("known_hosts")
+    options = [f"UserKnownHostsFile={known}", "HostKeyAlias=host", "BatchMode=yes", "IdentitiesOnly=yes"]
+    words = [word for option in options for word in ("-o", option)]
+    return ["ssh", "-F", "/dev/null", *words, "-i", str(host.key), f"root@{host.address}", command]
+
+
+def call(command: list[str], environment: dict[str, str]) -> None:
+    """Run it to the end, without its output."""
+    result = subprocess.run(command, env=environment, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    if result.returncode:
+        raise SystemExit(f"{' '.join(command)}: {result.returncode}\n{result.stderr.decode()}")
+
+
+def seconds(action: Callable[[], None]) -> float:
+    """How long it takes."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def in_turn(ours: Callable[[], None], floor: Callable[[], None], runs: int) -> tuple[list[float], list[float]]:
+    """The times of both, run alternately after one warm-up each."""
+    for warm_up in (ours, floor):
+        warm_up()
+    pairs = [(seconds(ours), seconds(floor)) for _ in range(runs)]
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def compare(what: str, ours: list[float], floor: list[float], limit: float) -> None:
+    """Print the medians and their ratio."""
+    a, b = statistics.median(ours), statistics.median(floor)
+    Row(what, f"{a * 1000:.0f} ms", f"{b * 1000:.0f} ms", a / b, limit).print()
+
+
+def peak_memory(command: list[str], environment: dict[str, str]) -> int:
+    """The most resident memory the process had, in bytes."""
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    _, _, usage = os.wait4(process.pid, 0)
+    process.returncode = 0
+    return usage.ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()

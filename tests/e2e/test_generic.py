@@ -1,0 +1,130 @@
+"""Servers that already exist: adopted over SSH, with their host key checked, in few executions."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.lab import Cli, Host, Lab, run
+
+
+@pytest.fixture
+def host(lab: Lab) -> Iterator[Host]:
+    """A bare Debian 12."""
+    with lab.host() as host:
+        yield host
+
+
+def address(host: Host, *more: str) -> list[str]:
+    """The options that name the host."""
+    return ["-d", "generic", "--generic-ip-address", host.address, "--generic-ssh-key", str(host.key), *more]
+
+
+def test_three_executions_on_a_clean_host_and_one_on_a_converged_one(cli: Cli, host: Host) -> None:
+    host.count_executions()
+    said = cli("create", *address(host), "web")
+    assert f"pinned the host key seen at first contact: {host.fingerprint}" in said
+    assert host.executions() == 3
+    assert "(unchanged)" in cli("create", *address(host), "web")
+    assert host.executions() == 4
+    assert run("docker", "version", "--format", "{{.Server.Os}}", env=cli.client("web")) == "linux\n"
+    assert cli("ssh", "web", "hostname") == host.sh("hostname")
+
+    assert "cannot be powered" in cli.fail("stop", "web")
+    cli("rm", "-y", "web")
+    assert host.sh("systemctl is-active docker") == "active\n"  # the server stays as it is
+
+
+def test_the_fingerprint_decides(cli: Cli, host: Host) -> None:
+    wrong = "SHA256:" + "A" * 43
+    said = cli.fail("create", *address(host, "--generic-host-key", wrong), "web")
+    assert f"has no host key {wrong}" in said
+    assert host.fingerprint in said
+    cli("rm", "-y", "web")
+    said = cli("create", *address(host, "--generic-host-key", host.fingerprint), "web")
+    assert "first contact" not in said
+    # another host answers at the address now
+    host.sh(
+        "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; systemctl restart ssh"
+    )
+    assert "shows another host key than the pinned one" in cli.fail("provision", "web")
+    assert "Host key verification failed" in cli.fail("ssh", "web", "true", code=255)
+
+
+def test_a_user_with_sudo_and_another_port(cli: Cli, host: Host) -> None:
+    host.sh(
+        "useradd -m -s /bin/bash admin; mkdir -m 700 ~admin/.ssh; cp /root/.ssh/authorized_keys ~admin/.ssh/;"
+        "chown -R admin: ~admin/.ssh"
+    )
+    options = address(host, "--generic-ssh-user", "admin", "--generic-engine-port", "12376")
+    assert "cannot become root" in cli.fail("create", *options, "web")
+    host.sh("echo 'admin ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/admin")
+    cli("create", *options, "web")
+    assert cli("url", "web") == f"tcp://{host.address}:12376\n"
+    cli("config", "web")
+    assert cli("ssh", "web", "id -un") == "admin\n"
+
+
+def test_what_is_there_is_kept(cli: Cli, host: Host) -> None:
+    """An engine in use: its own settings and other people's drop-ins stay."""
+    host.sh(
+        "apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends docker.io;"
+        'echo \'{"log-level": "error", "labels": ["owner=me"]}\' >/etc/docker/daemon.json;'
+        "mkdir -p /etc/systemd/system/docker.service.d;"
+        "printf '[Service]\\nEnvironment=THEIRS=1\\n' >/etc/systemd/system/docker.service.d/50-theirs.conf"
+    )
+    host.count_executions()
+    cli("create", *address(host), "web")
+    assert host.executions() == 2  # nothing to install
+    settings = json.loads(host.sh("cat /etc/docker/daemon.json"))
+    assert settings["log-level"] == "error"
+    assert settings["labels"] == ["owner=me", "provider=generic"]
+    assert "THEIRS=1" in host.sh("tr '\\0' '\\n' </proc/$(pidof dockerd)/environ")
+    assert json.loads(host.sh("cat /etc/docker/daemon.json.before-machinekit")) == {
+        "log-level": "error",
+        "labels": ["owner=me"],
+    }
+
+
+def test_an_install_script_is_fetched_whole_or_named(lab: Lab, cli: Cli, host: Host, tmp_path: Path) -> None:
+    (tmp_path / "install.sh").write_text(
+        "export DEBIAN_FRONTEND=noninteractive\n"
+        "apt-get -qq update && apt-get -qq -y install --no-install-recommends docker.io\n"
+    )
+    handler = type(
+        "Quiet",
+        (http.server.SimpleHTTPRequestHandler,),
+        {"log_message": lambda *_: None, "directory": str(tmp_path)},
+    )
+    server = http.server.ThreadingHTTPServer((lab.gateway, 0), lambda *args: handler(*args, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://{lab.gateway}:{server.server_port}"
+    try:
+        said = cli.fail("create", *address(host), "--engine", "script", "--engine-install-url", f"{url}/gone.sh", "web")
+        assert f"cannot download the install script {url}/gone.sh" in said
+        cli("create", *address(host), "--engine", "script", "--engine-install-url", f"{url}/install.sh", "web")
+        cli("env", "web")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_engine_none_says_what_is_missing(cli: Cli, host: Host) -> None:
+    assert "there is no dockerd on the host" in cli.fail("create", *address(host), "--engine", "none", "web")
+    assert "ready" in cli("create", *address(host), "web")  # the engine's source may be mended
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--generic-ip-address", "no-such-host.invalid"], "cannot resolve no-such-host.invalid"),
+        (["--generic-ip-address", "127.0.0.1", "--generic-ssh-port", "1"], "127.0.0.1:1 refuses the connection"),
+    ],
+)
+def test_an_unreachable_server_is_told_apart(cli: Cli, options: list[str], said: str) -> None:
+    assert said in cli.fail("create", "-d", "generic", *options, "web")

@@ -1,0 +1,221 @@
+"""Small real servers on loopback: an engine that answers over TLS, and an SSH server that runs scripts."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shlex
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import paramiko
+
+from machinekit import keys
+from machinekit.ssh import Host
+from machinekit.store import CA, CLIENT_CERT, CLIENT_KEY, SERVER_CERT, SERVER_KEY
+
+ENGINE_VERSION = "29.1.2"
+BODIES = {"/_ping": b"OK", "/version": b'{"Version": "' + ENGINE_VERSION.encode() + b'"}'}
+Serve = Callable[[socket.socket], None]
+Shell = Callable[[paramiko.Channel, str], None]
+
+
+class Server:
+    """Gives each connection to `serve`, in a thread of its own, from `with` on until its end."""
+
+    def __init__(self, serve: Serve, listener: socket.socket | None = None) -> None:
+        self._serve = serve
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+
+    @property
+    def port(self) -> int:
+        """The free port that it got."""
+        return int(self._listener.getsockname()[1])
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
+        self._threads[0].join()
+        self._listener.close()
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads[1:]:
+            thread.join(10)
+        for connection in self._open:
+            connection.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._open.append(connection)
+            thread = threading.Thread(target=self._one, args=(connection,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _one(self, connection: socket.socket) -> None:
+        # a client that leaves is no news here
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException), connection:
+            self._serve(connection)
+
+
+class Certificates:
+    """A CA of its own with a client's and a server's certificate, in a machine's file names."""
+
+    def __init__(self, directory: Path, names: tuple[str, ...] = ("127.0.0.1", "localhost")) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        ca = keys.authority("test")
+        client, server = keys.client(ca, "test"), keys.server(ca, names)
+        for file, content in (
+            (CA, ca.cert),
+            (CLIENT_CERT, client.cert),
+            (CLIENT_KEY, client.key),
+            (SERVER_CERT, server.cert),
+            (SERVER_KEY, server.key),
+        ):
+            (directory / file).write_bytes(content)
+
+    @property
+    def client_files(self) -> tuple[Path, Path, Path]:
+        """What a client needs: CA, certificate, key."""
+        return self.directory / CA, self.directory / CLIENT_CERT, self.directory / CLIENT_KEY
+
+    def context(self) -> ssl.SSLContext:
+        """A server's side, which asks for a client certificate of the same CA."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.directory / SERVER_CERT, self.directory / SERVER_KEY)
+        context.load_verify_locations(self.directory / CA)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+def engine(connection: socket.socket) -> None:
+    """Answer one request as an engine does."""
+    path = _request(connection).split(b" ")[1].decode()
+    status = b"200 OK" if path in BODIES else b"404 Not Found"
+    connection.sendall(b"HTTP/1.0 " + status + b"\r\n\r\n" + BODIES.get(path, b"page not found"))
+
+
+def saying(answer: bytes) -> Serve:
+    """Answer any request with these bytes."""
+
+    def serve(connection: socket.socket) -> None:
+        _request(connection)
+        connection.sendall(answer)
+
+    return serve
+
+
+def silent(connection: socket.socket) -> None:
+    """Read, and never say a word."""
+    while connection.recv(4096):
+        pass
+
+
+def encrypted(serve: Serve, context: ssl.SSLContext) -> Serve:
+    """The same over TLS."""
+
+    def handshake(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as wrapped:
+            serve(wrapped)
+
+    return handshake
+
+
+def _request(connection: socket.socket) -> bytes:
+    request = b""
+    while b"\r\n\r\n" not in request:
+        piece = connection.recv(4096)
+        if not piece:
+            raise EOFError
+        request += piece
+    return request
+
+
+class SshServer(Server):
+    """An SSH server that accepts one public key and gives each command, with its channel, to `shell`."""
+
+    def __init__(self, shell: Shell | None = None) -> None:
+        super().__init__(self._session)
+        self.shell = shell or real_shell
+        self.private, self.public = keys.ssh_key("user")
+        host_private, self.host_key = keys.ssh_key("host")
+        self._host_key = paramiko.Ed25519Key.from_private_key(io.StringIO(host_private.decode()))
+
+    def host(self, directory: Path, *, user: str = "root", host_key: str | None = None) -> Host:
+        """How to log in, with the right key and the right pinned host key unless told otherwise."""
+        key_file, known_hosts = directory / "id", directory / "known_hosts"
+        key_file.write_bytes(self.private)
+        known_hosts.write_text(f"the-uid {host_key or self.host_key}\n")
+        return Host("127.0.0.1", self.port, user, "the-uid", known_hosts, key_file)
+
+    def _session(self, connection: socket.socket) -> None:
+        transport = paramiko.Transport(connection)
+        transport.add_server_key(self._host_key)
+        try:
+            transport.start_server(server=_Login(self))
+            transport.join()
+        finally:
+            transport.close()
+
+
+class _Login(paramiko.ServerInterface):
+    def __init__(self, server: SshServer) -> None:
+        self._server = server
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        accepted = self._server.public.split()[1] == key.get_base64()
+        return paramiko.common.AUTH_SUCCESSFUL if accepted else paramiko.common.AUTH_FAILED
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return paramiko.common.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        threading.Thread(target=self._run, args=(channel, command.decode()), daemon=True).start()
+        return True
+
+    def _run(self, channel: paramiko.Channel, command: str) -> None:
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException), contextlib.closing(channel):
+            self._server.shell(channel, command)
+
+
+def script_of(channel: paramiko.Channel) -> bytes:
+    """What the client sends until it closes its side."""
+    return b"".join(iter(lambda: channel.recv(65536), b""))
+
+
+def real_shell(channel: paramiko.Channel, command: str) -> None:
+    """Run the command here with the client's script."""
+    script = script_of(channel)
+    result = subprocess.run(shlex.split(command), input=script, capture_output=True, check=False)
+    channel.sendall(result.stdout + result.stderr)
+    channel.send_exit_status(result.returncode)
+
+
+def shell_saying(text: str, code: int) -> Shell:
+    """Take the script and answer this instead of running it."""
+
+    def shell(channel: paramiko.Channel, command: str) -> None:
+        script_of(channel)
+        channel.sendall(text.encode())
+        channel.send_exit_status(code)
+
+    return shell
