@@ -38,8 +38,8 @@ def get(url: str, path: str, tls: Path | None, patience: float) -> bytes:
         with _connect(url, tls, patience) as connection:
             connection.sendall(f"GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n".encode())
             answer = _received(connection, deadline)
-    except (OverflowError, UnicodeError):
-        raise EngineError(f"{url} is not an address that an engine can have", "check its host and port") from None
+    except UnicodeError:
+        raise EngineError(f"{url} has no name that a host can have", "check it") from None
     except OSError as error:  # ssl's errors are OSErrors too
         raise EngineError(f"the engine at {url} does not answer: {_reason(error)}", _hint(error)) from None
     head, _, body = answer.partition(b"\r\n\r\n")

@@ -39,6 +39,7 @@ def _single_lines(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Pairs = Annotated[tuple[str, ...], AfterValidator(_pairs)]
+Lines = Annotated[Pairs, AfterValidator(_single_lines)]
 
 
 class Spec(BaseModel):
@@ -48,16 +49,12 @@ class Spec(BaseModel):
 
     engine: Literal["distro", "docker", "script", "none"] = Field(
         default="distro",
-        description="where the engine comes from: the distribution, Docker's repository, a script, none",
+        description="where the engine comes from: distro, docker, script or none",
     )
     install_url: str = Field(default="", description="the script to install the engine with (--engine script)")
-    opts: Pairs = Field(
-        default=(), description="dockerd option, name=value; the value is read as JSON where it is JSON"
-    )
+    opts: Pairs = Field(default=(), description="dockerd option, name=value, the value JSON or text")
     labels: Pairs = Field(default=(), description="engine label, name=value")
-    env: Annotated[Pairs, AfterValidator(_single_lines)] = Field(
-        default=(), description="engine environment, NAME=value"
-    )
+    env: Lines = Field(default=(), description="engine environment, NAME=value")
     insecure_registries: tuple[str, ...] = Field(default=(), description="registry to talk to without verified TLS")
     registry_mirrors: tuple[str, ...] = Field(default=(), description="registry mirror URL")
     storage_driver: str = Field(default="", description="storage driver of the engine")

@@ -216,7 +216,8 @@ def scan(address: str, port: int, wanted: str = "") -> str:
             return f"{key.get_name()} {key.get_base64()}"
         seen.append(f"{key.get_name()} {key.fingerprint}")
     raise HostKeyError(
-        f"{address}:{port} has no host key {wanted}; it shows {', '.join(seen) or 'none that we know'}",
+        f"{address}:{port} has no host key {wanted or 'of a kind that we know'}"
+        + (f"; it shows {', '.join(seen)}" if seen else ""),
         "compare with `ssh-keygen -lf` on the host itself",
     )
 

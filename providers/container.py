@@ -169,9 +169,13 @@ class Container(Driver[ContainerOptions]):
         return _docker(self.options.engine, *words, data=data)
 
     def _import(self, image: Image) -> str:
+        from filelock import FileLock
+
         tag = _tag(image)
-        if not self._docker("image", "ls", "--quiet", tag).strip():
-            self._docker("import", str(image.path / "rootfs.tar"), tag)
+        # machines that are created together would each import it, and leave all but the last without a name
+        with FileLock(image.path / ".lock-import", mode=0o600):
+            if not self._docker("image", "ls", "--quiet", tag).strip():
+                self._docker("import", str(image.path / "rootfs.tar"), tag)
         return tag
 
     def _run_options(self, volume: str) -> list[str]:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from machinekit import engine, keys
@@ -82,24 +83,24 @@ def create_on_servers(lab: Lab, cli: Cli, program: Path) -> None:
 
     def create(host: Host, name: str) -> Callable[[], None]:
         words = ["create", "-d", "generic", "--generic-ip-address", host.address, "--generic-ssh-key", str(host.key)]
-        return lambda: call([str(program), *words, name], cli.environment)
+        return partial(call, [str(program), *words, name], cli.environment)
 
     bare, scripted, present, reconfigured = [], [], [], []
     for turn in range(3):
         with lab.host() as host, lab.host() as other:
-            scripted.append(seconds(lambda host=other: floor(host, install=True)))
+            scripted.append(seconds(partial(floor, other, install=True)))
             bare.append(seconds(create(host, f"bare{turn}")))
         with lab.host("debian-12+engine") as host, lab.host("debian-12+engine") as other:
             for each in (host, other):
                 each.sh("systemctl start docker")
-            reconfigured.append(seconds(lambda host=other: floor(host, install=False)))
+            reconfigured.append(seconds(partial(floor, other, install=False)))
             present.append(seconds(create(host, f"present{turn}")))
             if turn < 2:
                 continue
             compare("create, engine from packages / the same by one script", bare, scripted, 1.2)
             compare("create, engine is there / the same by one script", present, reconfigured, 3)
             again = create(host, f"present{turn}")
-            ours, bare_ssh = in_turn(again, lambda: call(openssh(host, "true"), cli.environment), 15)
+            ours, bare_ssh = in_turn(again, partial(call, openssh(host, "true"), cli.environment), 15)
             compare("create again, nothing to do / ssh HOST true", ours, bare_ssh, 2)
 
 
@@ -111,8 +112,8 @@ def hot_path(lab: Lab, cli: Cli, program: Path) -> None:
     for words, limit in ((["env"], 4.5), (["config"], 4.5), (["url"], 3), (["ip"], 3), (["ls", "-q"], 3)):
         name = [] if words[0] == "ls" else ["node1"]
         ours, bare = in_turn(
-            lambda words=words, name=name: call([str(program), *words, *name], cli.environment),
-            lambda: call([str(python), "-I", "-c", "pass"], cli.environment),
+            partial(call, [str(program), *words, *name], cli.environment),
+            partial(call, [str(python), "-I", "-c", "pass"], cli.environment),
             41,
         )
         compare(f"{' '.join(words)} / python -I -c pass", ours, bare, limit)

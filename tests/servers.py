@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import io
 import shlex
 import socket
@@ -17,6 +19,7 @@ from typing import Self
 import paramiko
 
 from machinekit import keys
+from machinekit.engine import DAEMON_JSON
 from machinekit.ssh import Host
 from machinekit.store import CA, CLIENT_CERT, CLIENT_KEY, SERVER_CERT, SERVER_KEY
 
@@ -96,12 +99,17 @@ class Certificates:
         return self.directory / CA, self.directory / CLIENT_CERT, self.directory / CLIENT_KEY
 
     def context(self) -> ssl.SSLContext:
-        """A server's side, which asks for a client certificate of the same CA."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.directory / SERVER_CERT, self.directory / SERVER_KEY)
-        context.load_verify_locations(self.directory / CA)
-        context.verify_mode = ssl.CERT_REQUIRED
-        return context
+        """The server's side."""
+        return server_context(self.directory)
+
+
+def server_context(directory: Path) -> ssl.SSLContext:
+    """A server that asks for a client certificate of its own CA."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / SERVER_CERT, directory / SERVER_KEY)
+    context.load_verify_locations(directory / CA)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def engine(connection: socket.socket) -> None:
@@ -219,3 +227,59 @@ def shell_saying(text: str, code: int) -> Shell:
         channel.send_exit_status(code)
 
     return shell
+
+
+class FakeHost(SshServer):
+    """A host with an engine, as far as our scripts go: it answers the probe, keeps the files, serves TLS with them.
+
+    `facts` is what the probe says of everything but the files; `scripts` is every script it was sent.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(self._execute)
+        self.directory = directory
+        self.facts = {"os_id": "debian", "os_version": "12", "init": "systemd", "active": "no", "dockerd": ""}
+        self.files: dict[str, bytes] = {}
+        self.scripts: list[str] = []
+        self.fails = ""  # a script with this text in it fails
+        self.engine = Server(self._engine)
+
+    def __enter__(self) -> Self:
+        self.engine.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        super().__exit__(kind, error, trace)
+        self.engine.__exit__(None, None, None)
+
+    def _execute(self, channel: paramiko.Channel, command: str) -> None:
+        script = script_of(channel).decode()
+        self.scripts.append(script)
+        failed = bool(self.fails) and self.fails in script
+        lines = ["machinekit:started"]
+        if "apt-get" in script and not failed:
+            self.facts["dockerd"] = "/usr/bin/dockerd"
+        for line in script.splitlines():
+            match line.split():
+                case ["put", path, _, content]:
+                    self.files[shlex.split(path)[0]] = base64.b64decode(shlex.split(content)[0])
+                case ["restart", "||", "give_up", *_] | ["if", "!", "timeout", "120", "systemctl", "start", *_]:
+                    self.facts["active"] = "yes"
+        if "say os_id" in script and not failed:
+            lines += self._probe()
+        channel.sendall("".join(f"{line}\n" for line in [*lines, *(["it failed"] if failed else [])]).encode())
+        channel.send_exit_status(1 if failed else 0)
+
+    def _probe(self) -> list[str]:
+        facts = dict(self.facts)
+        if DAEMON_JSON in self.files:
+            facts["daemon_json"] = base64.b64encode(self.files[DAEMON_JSON]).decode()
+        facts |= {f"sha256 {path}": hashlib.sha256(content).hexdigest() for path, content in self.files.items()}
+        return [f"machinekit:{key}={value}" for key, value in facts.items()]
+
+    def _engine(self, connection: socket.socket) -> None:
+        if self.facts["active"] != "yes":
+            return
+        for file, path in ((CA, "ca.pem"), (SERVER_CERT, "server.pem"), (SERVER_KEY, "server-key.pem")):
+            (self.directory / file).write_bytes(self.files[f"/etc/docker/{path}"])
+        encrypted(engine, server_context(self.directory))(connection)

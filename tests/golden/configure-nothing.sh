@@ -1,0 +1,52 @@
+# Put the engine's settings and certificates in place and restart it; put everything back when it does not come up.
+set -eu
+umask 077
+before=/etc/docker/.machinekit-before # its presence says that a change is under way
+
+put() { # path mode base64
+  # shellcheck disable=SC2174 # only the last folder can be missing
+  mkdir -p -m 0755 "${1%/*}"
+  mkdir -p "$before${1%/*}"
+  if [ ! -e "$before$1" ] && [ ! -e "$before$1.absent" ]; then
+    if [ -e "$1" ]; then cp -p "$1" "$before$1"; else : >"$before$1.absent"; fi
+  fi
+  printf %s "$3" | base64 -d >"$1.machinekit"
+  chmod "$2" "$1.machinekit"
+  mv -f "$1.machinekit" "$1"
+}
+
+put_back() { # path
+  if [ -e "$before$1" ]; then mv -f "$before$1" "$1"; fi
+  if [ -e "$before$1.absent" ]; then rm -f "$1"; fi
+}
+
+restart() {
+  systemctl daemon-reload
+  systemctl reset-failed docker.service docker.socket 2>/dev/null || true
+  timeout 120 systemctl restart docker.service
+}
+
+give_up() { # why
+  printf '%s\n' "$1"
+  journalctl --unit docker.service --lines 12 --no-pager --output cat 2>/dev/null || true
+  rm -rf "$before"
+  if [ -n "$had_engine" ]; then restart || true; fi
+  printf '%s\n' "$1 (its journal is above; the settings from before are back)"
+  exit 1
+}
+
+if systemctl is-active --quiet docker.service; then had_engine=yes; else had_engine=; fi
+if [ -e /etc/docker/daemon.json ] && [ ! -e /etc/docker/daemon.json.before-machinekit ]; then
+  cp -p /etc/docker/daemon.json /etc/docker/daemon.json.before-machinekit
+fi
+
+# A running engine is not stopped for settings that it would refuse. Engines before 23.0 have no --validate.
+if [ -n "$had_engine" ] && ! said=$(/usr/sbin/dockerd --validate --config-file /etc/docker/daemon.json 2>&1); then
+  case $said in
+  *'unknown flag'*) ;;
+  *) give_up "the engine refuses the settings: $said" ;;
+  esac
+fi
+if ! systemctl is-enabled --quiet docker.service; then systemctl enable --quiet docker.service; fi
+restart || give_up 'the engine does not start with the new settings'
+rm -rf "$before"

@@ -1,0 +1,58 @@
+set -e
+( # Docker's own packages, on Debian and its relatives: a signed repository whose key we know.
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+apt='apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3'
+repository=https://download.docker.com/linux/debian
+keyring=/etc/apt/keyrings/docker.asc
+
+# shellcheck source=/dev/null
+. /etc/os-release
+$apt update
+$apt install --no-install-recommends ca-certificates curl gpg
+# shellcheck disable=SC2174 # only the last folder can be missing
+mkdir -p -m 0755 /etc/apt/keyrings
+curl -fsSL --connect-timeout 10 --retry 3 -o "$keyring.draft" "$repository/gpg"
+found=$(gpg --batch --with-colons --show-keys "$keyring.draft" | awk -F: '$1 == "fpr" { print $10; exit }')
+if [ "$found" != 9DC858229FC7DD38854AE2D88D81803C0EBFCD88 ]; then
+  rm -f "$keyring.draft"
+  echo "the key at $repository/gpg has the fingerprint $found, expected "9DC858229FC7DD38854AE2D88D81803C0EBFCD88
+  exit 1
+fi
+chmod 0644 "$keyring.draft"
+mv -f "$keyring.draft" "$keyring"
+cat >/etc/apt/sources.list.d/docker.sources <<END
+Types: deb
+URIs: $repository
+Suites: $VERSION_CODENAME
+Components: stable
+Signed-By: $keyring
+END
+$apt update
+$apt install --no-install-recommends docker-ce docker-ce-cli containerd.io docker-buildx-plugin iptables
+)
+# What is there: the system, the engine, and the digests of the files we manage. Changes nothing.
+set -eu
+say() { printf 'machinekit:%s=%s\n' "$1" "$2"; }
+ID='' ID_LIKE='' VERSION_ID=''
+# shellcheck source=/dev/null
+if [ -r /etc/os-release ]; then . /etc/os-release; fi
+say os_id "$ID"
+say os_like "$ID_LIKE"
+say os_version "$VERSION_ID"
+say clock "$(date +%s)"
+if [ -d /run/systemd/system ]; then say init systemd; else say init other; fi
+
+say dockerd "$(PATH="$PATH:/usr/sbin:/sbin" command -v dockerd || true)"
+if systemctl is-active --quiet docker.service 2>/dev/null; then say active yes; else say active no; fi
+unit=
+for folder in /etc/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
+  if [ -z "$unit" ] && [ -r "$folder/docker.service" ]; then unit=$folder/docker.service; fi
+done
+if [ -n "$unit" ]; then say exec_start "$(sed -n 's/^ExecStart=//p' "$unit" | tail -n 1)"; fi
+if [ -d /etc/docker/.machinekit-before ]; then say pending yes; else say pending no; fi
+if [ -r /etc/docker/daemon.json ]; then say daemon_json "$(base64 /etc/docker/daemon.json | tr -d '\n')"; fi
+for file in /etc/docker/ca.pem /etc/docker/server.pem /etc/docker/server-key.pem \
+  /etc/systemd/system/docker.service.d/10-machinekit.conf; do
+  if [ -r "$file" ]; then say "sha256 $file" "$(sha256sum <"$file" | cut -c 1-64)"; fi
+done

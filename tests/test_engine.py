@@ -1,0 +1,286 @@
+"""Facts in, scripts and files out."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from machinekit import engine
+from machinekit.engine import Facts, File
+from machinekit.errors import EngineError, UsageError
+from machinekit.spec import Spec
+
+UNIX = "unix:///var/run/docker.sock"
+LISTEN = "tcp://0.0.0.0:2376"
+OURS = {
+    "labels": ["provider=fake"],
+    "hosts": [UNIX, LISTEN],
+    "tlsverify": True,
+    "tlscacert": engine.CA,
+    "tlscert": engine.CERT,
+    "tlskey": engine.KEY,
+}
+
+
+def merged(current: dict[str, Any], spec: Spec, *unit_hosts: str) -> dict[str, Any]:
+    return engine.daemon_settings(current, spec, driver="fake", listen=LISTEN, unit_hosts=list(unit_hosts))
+
+
+def encoded(settings: Any) -> str:
+    return base64.b64encode(json.dumps(settings).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("lines", "facts"),
+    [
+        ([], Facts()),
+        (["machinekit:os_id=debian", "machinekit:os_version=12"], Facts(os_id="debian", os_version="12")),
+        (["Reading package lists...", "machinekit:active=yes", "machinekit"], Facts(active="yes")),
+        (["machinekit:exec_start=/usr/bin/dockerd --label a=b"], Facts(exec_start="/usr/bin/dockerd --label a=b")),
+        (["machinekit:sha256 /etc/docker/ca.pem=abc"], Facts(files={"/etc/docker/ca.pem": "abc"})),
+        (["machinekit:no_such_fact=1", "machinekit:files"], Facts()),
+        (["machinekit:active=no", "machinekit:active=yes"], Facts(active="yes")),
+    ],
+)
+def test_facts(lines: list[str], facts: Facts) -> None:
+    assert engine.parse_facts(lines) == facts
+
+
+@pytest.mark.parametrize(
+    ("facts", "system"),
+    [(Facts(), "unknown"), (Facts(os_id="debian", os_version="12"), "debian 12"), (Facts(os_id="arch"), "arch")],
+)
+def test_the_system_in_words(facts: Facts, system: str) -> None:
+    assert facts.system == system
+
+
+@pytest.mark.parametrize(
+    ("current", "spec", "changes"),
+    [
+        ({}, {}, {}),
+        ({"debug": True}, {}, {"debug": True}),
+        ({}, {"opts": ["log-level=warn"]}, {"log-level": "warn"}),
+        ({}, {"opts": ["max-concurrent-downloads=2", "debug=true"]}, {"max-concurrent-downloads": 2, "debug": True}),
+        ({}, {"opts": ['default-ulimits={"n": 1}']}, {"default-ulimits": {"n": 1}}),
+        ({}, {"opts": ["data-root=/srv/a=b"]}, {"data-root": "/srv/a=b"}),
+        ({"log-level": "info"}, {"opts": ["log-level=warn"]}, {"log-level": "warn"}),
+        ({}, {"opts": ["dns=1.1.1.1", "dns=9.9.9.9"]}, {"dns": ["1.1.1.1", "9.9.9.9"]}),
+        ({"dns": ["8.8.8.8"]}, {"opts": ["dns=1.1.1.1"]}, {"dns": ["8.8.8.8", "1.1.1.1"]}),
+        ({"dns": None}, {"opts": ["dns=1.1.1.1"]}, {"dns": ["1.1.1.1"]}),
+        (
+            {"log-opts": {"max-file": "3"}},
+            {"opts": ["log-opt=max-size=1m", "log-opt=tag=a=b"]},
+            {"log-opts": {"max-file": "3", "max-size": "1m", "tag": "a=b"}},
+        ),
+        ({}, {"storage_driver": "overlay2"}, {"storage-driver": "overlay2"}),
+        ({}, {"insecure_registries": ["r:5000", "r:5000"]}, {"insecure-registries": ["r:5000"]}),
+        ({"registry-mirrors": ["a"]}, {"registry_mirrors": ["b", "a"]}, {"registry-mirrors": ["a", "b"]}),
+        ({}, {"labels": ["tier=web"]}, {"labels": ["provider=fake", "tier=web"]}),
+        ({"labels": ["tier=db", "x=y"]}, {"labels": ["tier=web"]}, {"labels": ["tier=web", "x=y", "provider=fake"]}),
+        ({"labels": ["provider=other"]}, {}, {"labels": ["provider=fake"]}),
+        ({}, {"labels": ["provider=mine"]}, {"labels": ["provider=mine"]}),
+        ({}, {"opts": ["label=a=1"], "labels": ["a=2"]}, {"labels": ["provider=fake", "a=2"]}),
+        ({"labels": None}, {}, {"labels": ["provider=fake"]}),
+        ({"hosts": ["fd://", LISTEN]}, {}, {"hosts": ["fd://", LISTEN]}),
+        ({"hosts": []}, {}, {"hosts": [UNIX, LISTEN]}),
+        ({"tlsverify": False, "tlskey": "/mine"}, {}, {}),
+    ],
+)
+def test_settings_are_merged(current: dict[str, Any], spec: dict[str, Any], changes: dict[str, Any]) -> None:
+    before = json.dumps(current)
+    assert merged(current, Spec(**spec)) == OURS | changes
+    assert json.dumps(current) == before, "what is there was changed in place"
+
+
+@pytest.mark.parametrize(
+    ("current", "spec", "key"),
+    [
+        ({"labels": "a=b"}, {}, "labels"),
+        ({"hosts": "fd://"}, {}, "hosts"),
+        ({}, {"opts": ["hosts=fd://"]}, "hosts"),
+        ({"dns": 7}, {"opts": ["dns=1.1.1.1"]}, "dns"),
+    ],
+)
+def test_a_setting_that_is_no_list_is_named(current: dict[str, Any], spec: dict[str, Any], key: str) -> None:
+    with pytest.raises(EngineError, match=f'"{key}" must be a list in /etc/docker/daemon.json'):
+        merged(current, Spec(**spec))
+
+
+NAMES = st.sampled_from(["a", "b", "provider", "x.y"])
+PAIR = st.builds("{}={}".format, NAMES, st.text(max_size=6))
+OPTION = st.one_of(
+    st.builds("{}={}".format, st.sampled_from([*engine.LISTS, "label", "log-opt"]), PAIR),
+    st.builds("{}={}".format, st.sampled_from(["debug", "log-level", "mtu"]), st.sampled_from(["1", "true", "x", "{}"])),
+)
+TEXTS = st.lists(PAIR, max_size=4).map(tuple)
+SPECS = st.builds(
+    Spec,
+    opts=st.lists(OPTION, max_size=6).map(tuple),
+    labels=TEXTS,
+    insecure_registries=TEXTS,
+    registry_mirrors=TEXTS,
+    storage_driver=st.sampled_from(["", "overlay2"]),
+)
+CURRENT = st.fixed_dictionaries(
+    {},
+    optional={
+        "labels": st.none() | st.lists(PAIR, max_size=3),
+        "hosts": st.lists(st.sampled_from(["fd://", UNIX, LISTEN]), max_size=3),
+        "dns": st.lists(NAMES, max_size=2),
+        "log-opts": st.none() | st.dictionaries(NAMES, NAMES, max_size=2),
+        "log-level": NAMES,
+        "unknown": st.integers(),
+    },
+)
+
+
+@given(current=CURRENT, spec=SPECS, unit_hosts=st.lists(st.just("fd://"), max_size=1))
+def test_merging_twice_is_merging_once(current: dict[str, Any], spec: Spec, unit_hosts: list[str]) -> None:
+    once = merged(current, spec, *unit_hosts)
+    assert merged(once, spec, *unit_hosts) == once
+    assert merged(json.loads(json.dumps(once)), spec) == once
+    assert LISTEN in once["hosts"]
+    keys = [label.partition("=")[0] for label in once["labels"]]
+    assert len(keys) == len(set(keys))
+    assert "provider" in keys
+
+
+@pytest.mark.parametrize(
+    ("exec_start", "hosts", "kept"),
+    [
+        ("", [UNIX], None),
+        ("/usr/bin/dockerd", [UNIX], None),
+        ("/usr/bin/dockerd -H fd:// --containerd=/run/c.sock", ["fd://"], "/usr/bin/dockerd --containerd=/run/c.sock"),
+        ("/usr/sbin/dockerd -H fd:// $DOCKER_OPTS", ["fd://"], "/usr/sbin/dockerd $DOCKER_OPTS"),
+        ("/usr/bin/dockerd -Hfd://", ["fd://"], "/usr/bin/dockerd"),
+        ("/usr/bin/dockerd -H=fd:// -D", ["fd://"], "/usr/bin/dockerd -D"),
+        ("/usr/bin/dockerd --host=fd:// --host unix:///s", ["fd://", "unix:///s"], "/usr/bin/dockerd"),
+        ("/usr/bin/dockerd --host-gateway-ip=10.0.0.1", [UNIX], None),
+        ("/usr/bin/dockerd -D --hosts-file=x", [UNIX], None),
+    ],
+)
+def test_the_units_own_hosts_move_into_the_settings(exec_start: str, hosts: list[str], kept: str | None) -> None:
+    facts = Facts(exec_start=exec_start)
+    files = engine.wanted_files(Spec(), facts, driver="fake", listen=LISTEN, certificates={})
+    settings, drop_in = (file.content.decode() for file in files)
+    assert json.loads(settings)["hosts"] == [*hosts, LISTEN]
+    assert drop_in == "# Written by machinekit.\n[Service]\n" + (f"ExecStart=\nExecStart={kept}\n" if kept else "")
+
+
+@pytest.mark.parametrize(
+    ("pair", "line"),
+    [
+        ("A=b", 'Environment="A=b"'),
+        ("A=b c", 'Environment="A=b c"'),
+        ('A=%h "x" \\', 'Environment="A=%%h \\"x\\" \\\\"'),
+        ("A=", 'Environment="A="'),
+    ],
+)
+def test_the_environment_of_the_unit(pair: str, line: str) -> None:
+    assert engine.drop_in(Spec(env=(pair,)), "").splitlines()[2:] == [line]
+
+
+def wanted(facts: Facts, spec: Spec | None = None) -> dict[str, File]:
+    certificates = {engine.CA: b"ca", engine.CERT: b"cert", engine.KEY: b"key"}
+    files = engine.wanted_files(spec or Spec(), facts, driver="fake", listen=LISTEN, certificates=certificates)
+    return {file.path: file for file in files}
+
+
+def test_only_the_key_is_secret() -> None:
+    assert {path: file.mode for path, file in wanted(Facts()).items()} == {
+        engine.CA: "0644",
+        engine.CERT: "0644",
+        engine.KEY: "0600",
+        engine.DAEMON_JSON: "0644",
+        engine.DROP_IN: "0644",
+    }
+
+
+def test_only_what_differs_is_changed() -> None:
+    files = wanted(Facts())
+    assert engine.to_change(list(files.values()), Facts()) == list(files.values())
+    sha256 = {"ca": "6959097001d10501ac7d54c0bdb8db61420f658f2922cc26e46d536119a31126"}
+    assert files[engine.CA].base64 == base64.b64encode(b"ca").decode()
+    there = Facts(
+        files={engine.CA: sha256["ca"], engine.CERT: "0" * 64},
+        daemon_json=base64.b64encode(files[engine.DAEMON_JSON].content).decode(),
+    )
+    assert [file.path for file in engine.to_change(list(files.values()), there)] == [
+        engine.CERT,
+        engine.KEY,
+        engine.DROP_IN,
+    ]
+
+
+def test_settings_that_say_the_same_stay_as_their_owner_wrote_them() -> None:
+    text = base64.b64encode(json.dumps(OURS, separators=(" ,", " : ")).encode()).decode()
+    facts = Facts(daemon_json=text)
+    files = wanted(facts)
+    assert files[engine.DAEMON_JSON].base64 == text
+    assert engine.DAEMON_JSON not in [file.path for file in engine.to_change(list(files.values()), facts)]
+
+
+@pytest.mark.parametrize(
+    ("daemon_json", "said"),
+    [
+        (base64.b64encode(b"{").decode(), "is not valid JSON"),
+        (encoded([]), "is not a JSON object"),
+        (encoded("x"), "is not a JSON object"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_not_overwritten(daemon_json: str, said: str) -> None:
+    with pytest.raises(EngineError, match=said):
+        wanted(Facts(daemon_json=daemon_json))
+
+
+def test_an_empty_settings_file_is_no_settings() -> None:
+    files = engine.wanted_files(Spec(), Facts(daemon_json=""), driver="fake", listen=LISTEN, certificates={})
+    assert json.loads(files[0].content) == OURS
+
+
+@pytest.mark.parametrize(
+    ("os_id", "os_like", "engine_", "has"),
+    [
+        ("debian", "", "docker", "repository=https://download.docker.com/linux/debian\n"),
+        ("ubuntu", "debian", "docker", "repository=https://download.docker.com/linux/ubuntu\n"),
+        ("raspbian", "debian", "docker", "repository=https://download.docker.com/linux/debian\n"),
+        ("linuxmint", "ubuntu debian", "docker", "repository=https://download.docker.com/linux/debian\n"),
+        ("debian", "", "distro", "docker.io"),
+        ("neon", "ubuntu debian", "distro", "docker.io"),
+    ],
+)
+def test_the_script_for_a_system(os_id: str, os_like: str, engine_: str, has: str) -> None:
+    script = engine.install_script(Spec(engine=engine_), Facts(os_id=os_id, os_like=os_like))  # type: ignore[arg-type]
+    assert has in script
+    assert script.endswith(engine.probe_script())
+
+
+@pytest.mark.parametrize("engine_", ["docker", "distro"])
+def test_an_unknown_system_is_named(engine_: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        engine.install_script(Spec(engine=engine_), Facts(os_id="plan9", os_like="unix"))  # type: ignore[arg-type]
+    assert "no engine packages are known for plan9 (os-release: ID='plan9', ID_LIKE='unix')" in caught.value.message
+    assert "--engine none" in caught.value.hint
+
+
+def test_a_users_script_needs_no_known_system() -> None:
+    script = engine.install_script(Spec(engine="script", install_url="https://x.test/$(id)'"), Facts(os_id="plan9"))
+    assert """url='https://x.test/$(id)'"'"''""" in script
+
+
+@pytest.mark.parametrize(
+    ("engine_", "dockerd", "there"),
+    [("distro", "", False), ("distro", "/usr/sbin/dockerd", True), ("none", "/usr/bin/dockerd", True)],
+)
+def test_installed(engine_: str, dockerd: str, there: bool) -> None:
+    assert engine.installed(Spec(engine=engine_), Facts(dockerd=dockerd)) is there  # type: ignore[arg-type]
+
+
+def test_no_engine_where_none_is_installed_is_an_error() -> None:
+    with pytest.raises(EngineError, match="no dockerd on the host"):
+        engine.installed(Spec(engine="none"), Facts())
