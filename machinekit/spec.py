@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from machinekit.errors import UsageError
 from machinekit.provider import Driver, Options
@@ -73,7 +76,7 @@ def parse_spec(values: dict[str, Any]) -> Spec:
     try:
         return Spec(**values)
     except ValidationError as error:
-        raise _usage_error(error, engine_flag) from None
+        raise _usage_error(error, engine_flag, Spec.model_fields) from None
 
 
 def engine_flag(field: str) -> str:
@@ -99,10 +102,11 @@ def parse_options(name: str, driver: type[Driver[Any]], values: dict[str, Any]) 
     """A driver's options from texts and numbers; raises UsageError that names the flag."""
     from machinekit.drivers import flag
 
+    validated = model(driver.Options)
     try:
-        options = driver.Options(**dict(model(driver.Options)(**values)))
+        options = driver.Options(**dict(validated(**values)))
     except ValidationError as error:
-        raise _usage_error(error, lambda field: flag(name, field)) from None
+        raise _usage_error(error, lambda field: flag(name, field), validated.model_fields) from None
     try:
         options.check()
     except ValueError as error:
@@ -117,12 +121,20 @@ def storable(options: Options) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
-def _usage_error(error: ValidationError, flag: Any) -> UsageError:
-    lines = []
-    for problem in error.errors(include_url=False):
-        text = problem["msg"].removeprefix("Value error, ")
-        where = flag(str(problem["loc"][0])) if problem["loc"] else ""
-        missing = problem["type"] == "missing"
-        given = "" if missing or not where else f" (given: {problem['input']!r})"
-        lines.append(f"{where} is required" if missing else f"{where}: {text}{given}".removeprefix(": "))
-    return UsageError("; ".join(lines))
+def _usage_error(error: ValidationError, flag: Callable[[str], str], fields: Mapping[str, FieldInfo]) -> UsageError:
+    return UsageError("; ".join(_explained(problem, flag, fields) for problem in error.errors(include_url=False)))
+
+
+def _explained(problem: ErrorDetails, flag: Callable[[str], str], fields: Mapping[str, FieldInfo]) -> str:
+    if not problem["loc"]:
+        return problem["msg"].removeprefix("Value error, ")
+    name = str(problem["loc"][0])
+    match problem["type"]:
+        case "missing":
+            return f"{flag(name)} is required"
+        case "string_pattern_mismatch":
+            return f"{flag(name)}: {problem['input']!r} is not a value it takes: {fields[name].description}"
+        case "value_error":
+            return f"{flag(name)}: {problem['ctx']['error']}"
+        case _:
+            return f"{flag(name)}: {problem['msg']} (given: {problem['input']!r})"

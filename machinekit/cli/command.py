@@ -45,7 +45,9 @@ class Parser(argparse.ArgumentParser):
             known = [flag for action in self._options() for flag in action.option_strings]
             near = difflib.get_close_matches(unknown[0].partition("=")[0], known, 1)
             message = f"unknown option or argument {unknown[0]!r}" + (f"; did you mean {near[0]}?" if near else "")
-        raise UsageError(message, f"see {self.prog} --help")
+        asked = next((action for action in self._actions if isinstance(action, argparse._SubParsersAction)), None)
+        program = next(iter(asked.choices.values())).prog if asked and len(asked.choices) == 1 else self.prog
+        raise UsageError(message, f"see {program} --help")
 
     def _options(self) -> list[argparse.Action]:
         found = list(self._actions)
@@ -85,6 +87,15 @@ def from_store(action: argparse.Action) -> None:
 def names_of(args: argparse.Namespace) -> list[str]:
     """The machines that were named, each once."""
     return list(dict.fromkeys(args.names)) or [DEFAULT_MACHINE]
+
+
+def known_names_of(args: argparse.Namespace) -> list[str]:
+    """The machines that were named, when every one of them exists; raises NoSuchMachineError."""
+    store, names = store_of(args), names_of(args)
+    for name in names:
+        if not store.exists(name):
+            store.read(name)  # says what is wrong, and which name may be meant
+    return names
 
 
 def confirm(question: str) -> bool:

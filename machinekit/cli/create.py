@@ -52,7 +52,7 @@ class Create(Command):
             changes = create.create(store, name, driver=args.driver, options=parsed, spec=spec, progress=shown)
             return f"ready at {store.read(name)['url']} ({told(changes)})"
 
-        code = each(store, names, verb, known=False, stream=sys.stderr if args.json else sys.stdout)
+        code = each(names, verb, stream=sys.stderr if args.json else sys.stdout)
         if args.json:
             import json
 

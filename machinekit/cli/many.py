@@ -9,28 +9,21 @@ from typing import TextIO
 
 from machinekit.cli.progress import progress
 from machinekit.errors import MachinekitError
-from machinekit.store import Store
 from machinekit.work import Progress
 
 PARALLEL = 16
 
 
 def each(
-    store: Store,
     names: list[str],
     verb: Callable[[str, Progress], str],
     *,
-    known: bool = True,
     stream: TextIO | None = None,
 ) -> int:
     """Call `verb` for every machine in parallel and print what it returns; one failure does not stop the others.
 
-    Machines that must be `known` raise NoSuchMachineError before anything is done. Progress and results go to
-    `stream`, stdout if none is given. Returns the exit code: the highest of all.
+    Progress and results go to `stream`, stdout if none is given. Returns the exit code: the highest of all.
     """
-    for name in names:
-        if known and not store.exists(name):
-            store.read(name)  # says what is wrong, and which name may be meant
 
     def call(name: str) -> tuple[str, str | MachinekitError]:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import ClassVar
 
-from machinekit.cli.command import Command, machine_argument, names_of, store_of
+from machinekit.cli.command import Command, known_names_of, machine_argument, store_of
 
 
 class _Power(Command):
@@ -21,7 +21,7 @@ class _Power(Command):
         from machinekit.cli.many import each, told
 
         store, verb = store_of(args), getattr(lifecycle, self.verb)
-        return each(store, names_of(args), lambda name, progress: told(verb(store, name, progress)))
+        return each(known_names_of(args), lambda name, progress: told(verb(store, name, progress)))
 
 
 class Start(_Power):

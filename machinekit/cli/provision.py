@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from machinekit.cli.command import Command, confirm, machine_argument, names_of, store_of
+from machinekit.cli.command import Command, confirm, known_names_of, machine_argument, store_of
 from machinekit.work import Progress
 
 
@@ -23,7 +23,7 @@ class Provision(Command):
         from machinekit.cli.many import each, told
 
         store = store_of(args)
-        return each(store, names_of(args), lambda name, shown: told(lifecycle.provision(store, name, shown)))
+        return each(known_names_of(args), lambda name, shown: told(lifecycle.provision(store, name, shown)))
 
 
 class RegenerateCerts(Command):
@@ -42,11 +42,11 @@ class RegenerateCerts(Command):
         from machinekit import lifecycle
         from machinekit.cli.many import each, told
 
-        store, names = store_of(args), names_of(args)
+        store, names = store_of(args), known_names_of(args)
         if not args.force and not confirm(f"Restart the engines of {', '.join(names)} with new certificates?"):
             return 1
 
         def verb(name: str, shown: Progress) -> str:
             return told(lifecycle.regenerate_certs(store, name, shown, client=args.client_certs))
 
-        return each(store, names, verb)
+        return each(names, verb)

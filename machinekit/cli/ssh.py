@@ -10,7 +10,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from machinekit.cli.command import Command, from_store, store_of
+from machinekit.cli.command import Command, machine_argument, store_of
 from machinekit.errors import MachinekitError, UsageError
 from machinekit.store import Store
 
@@ -25,7 +25,7 @@ class Ssh(Command):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """The machine, then everything else as OpenSSH takes it."""
-        from_store(parser.add_argument("name", metavar="NAME", help="the machine"))
+        machine_argument(parser)
         parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="and its arguments")
 
     def run(self, args: argparse.Namespace) -> int:

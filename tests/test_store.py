@@ -1,0 +1,269 @@
+"""The state on disk: whole or not at all, locked by the kernel, read without writing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machinekit import store as module
+from machinekit.errors import LockedError, NoSuchMachineError, StoreError
+from machinekit.machine import SCHEMA, Machine, Phase, Resource
+from machinekit.store import RECORD, Store, home
+
+
+def machine(name: str = "node1", **more: Any) -> Machine:
+    return Machine(name, f"uid-of-{name}", "none", "a-store", "2026-01-01T00:00:00Z", **more)
+
+
+@pytest.mark.parametrize(
+    ("given", "variables", "found"),
+    [
+        ("/given", {"MACHINEKIT_HOME": "/ours", "MACHINE_STORAGE_PATH": "/theirs"}, "/given"),
+        ("", {"MACHINEKIT_HOME": "/ours", "MACHINE_STORAGE_PATH": "/theirs"}, "/ours"),
+        ("", {"MACHINEKIT_HOME": "", "MACHINE_STORAGE_PATH": "/theirs"}, "/theirs"),
+        ("~/x", {"HOME": "/people/me"}, "/people/me/x"),
+        ("", {"HOME": "/people/me", "MACHINEKIT_HOME": "", "XDG_DATA_HOME": "/data"}, "/data/machinekit"),
+    ],
+)
+def test_where_the_store_is(
+    environment: pytest.MonkeyPatch, given: str, variables: dict[str, str], found: str
+) -> None:
+    for key, value in variables.items():
+        environment.setenv(key, value)
+    assert home(given) == Path(found)
+
+
+def test_a_relative_home_is_made_absolute(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.chdir(tmp_path)
+    assert home("x") == tmp_path / "x"
+
+
+def test_a_record_is_read_back(store: Store) -> None:
+    one = machine(phase=Phase.READY, resources=[Resource("disk", "d")], done=["a"], options={"tags": ["x"]}, url="u")
+    store.reserve(one)
+    assert store.load("node1") == one
+    assert store.read("node1")["url"] == "u"
+    one.url = "v"
+    store.save(one)
+    assert store.load("node1").url == "v"
+
+
+def test_only_the_owner_may_read(store: Store) -> None:
+    store.reserve(machine())
+    store.write("node1", "key.pem", b"secret")
+    store.identity()
+    with store.lock("node1", "test", print):
+        modes = {path.name: path.stat().st_mode & 0o077 for path in [store.home, *store.home.rglob("*")]}
+    assert {name for name, mode in modes.items() if mode} == set()
+
+
+@pytest.mark.parametrize(
+    ("names", "ordered"),
+    [
+        ([], []),
+        (["node10", "node9", "Node1"], ["Node1", "node9", "node10"]),
+        (["b", "a", "10", "9"], ["9", "10", "a", "b"]),
+        (["a2b10", "a2b9", "a"], ["a", "a2b9", "a2b10"]),
+    ],
+)
+def test_names_in_natural_order(store: Store, names: list[str], ordered: list[str]) -> None:
+    for name in names:
+        store.reserve(machine(name))
+    for leftover in (".draft-x", ".removed-y"):
+        (store.machines / leftover).mkdir(parents=True)
+    (store.machines / "a-file").touch()
+    assert store.names() == ordered
+
+
+def test_reading_writes_nothing(store: Store) -> None:
+    assert store.names() == []
+    assert not store.exists("node1")
+    with pytest.raises(NoSuchMachineError):
+        store.read("node1")
+    assert not store.home.exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "node1/", "../machines/node1", ".draft-node1"])
+def test_a_path_is_no_machine(store: Store, name: str) -> None:
+    store.reserve(machine())
+    (store.machines / ".draft-node1").mkdir()
+    assert store.exists("node1")
+    assert not store.exists(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("nod1", 'machine "nod1" does not exist; did you mean node1?'), ("web", 'machine "web" does not exist')],
+)
+def test_a_name_that_is_not_there(store: Store, name: str, said: str) -> None:
+    store.reserve(machine())
+    with pytest.raises(NoSuchMachineError) as caught:
+        store.load(name)
+    assert caught.value.message == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "cannot read "),
+        ("{", "cannot read "),
+        ("\udcff", "cannot read "),
+        ("[]", "is not a machinekit record"),
+        ("{}", "is not a machinekit record"),
+        ('{"schema": "1"}', "is not a machinekit record"),
+        ('{"schema": 1}', "is not a machinekit record: 'phase'"),
+        (f'{{"schema": {SCHEMA + 1}}}', "was written by a newer machinekit"),
+        ('{"schema": 1, "phase": "flying", "resources": []}', "'flying' is not a valid Phase"),
+        ('{"schema": 1, "phase": "ready", "resources": [], "colour": 1}', "colour"),
+        ('{"schema": 1, "phase": "ready", "resources": [{"size": 1}]}', "size"),
+    ],
+)
+def test_a_record_that_cannot_be_read(store: Store, text: str, said: str) -> None:
+    store.reserve(machine())
+    (store.directory("node1") / RECORD).write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(StoreError) as caught:
+        store.load("node1")
+    assert said in caught.value.message
+    assert not isinstance(caught.value, NoSuchMachineError)
+
+
+def test_a_draft_that_was_left_is_no_obstacle(store: Store) -> None:
+    for leftover in (".draft-node1", ".removed-node1"):
+        (store.machines / leftover).mkdir(parents=True)
+        (store.machines / leftover / "junk").touch()
+    store.reserve(machine())
+    (store.directory("node1") / f".{RECORD}.draft").write_text("half")
+    store.save(machine(url="u"))
+    assert sorted(path.name for path in store.directory("node1").iterdir()) == [RECORD]
+    store.remove("node1")
+    store.remove("node1")
+    assert list(store.machines.iterdir()) == []
+
+
+def test_a_name_is_taken_once(store: Store) -> None:
+    store.reserve(machine())
+    with pytest.raises(StoreError, match='cannot write the record of "node1"'):
+        store.reserve(machine(url="other"))
+    assert store.load("node1").url == ""
+
+
+def test_a_full_or_foreign_disk_is_named(store: Store) -> None:
+    store.home.parent.mkdir(exist_ok=True)
+    store.home.write_text("a file")
+    with pytest.raises(StoreError) as caught:
+        store.reserve(machine())
+    assert caught.value.hint == "check the disk's space and permissions"
+    with pytest.raises(StoreError), store.lock("node1", "test", print):
+        pass
+
+
+def test_a_write_is_whole_or_not_at_all(store: Store) -> None:
+    store.reserve(machine())
+    killed = """
+import os, sys
+from pathlib import Path
+from machinekit.store import Store
+store, kill = Store(Path(sys.argv[1])), int(sys.argv[2])
+calls = 0
+real = os.fsync
+def fsync(descriptor):
+    global calls
+    calls += 1
+    if calls == kill:
+        os._exit(9)
+    real(descriptor)
+os.fsync = fsync
+machine = store.load("node1")
+machine.address = "x" * 100_000
+store.save(machine)
+"""
+    for kill in (1, 2, 3):
+        command = [sys.executable, "-c", killed, str(store.home), str(kill)]
+        code = subprocess.run(command, check=False).returncode
+        assert code == (9 if kill < 3 else 0)
+        assert len(store.load("node1").address) in (0, 100_000)
+
+
+def test_one_identity_for_many_who_ask_at_once(store: Store) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        identities = set(pool.map(lambda _: Store(store.home).identity(), range(32)))
+    assert len(identities) == 1
+    assert [path.name for path in store.home.iterdir()] == ["store-id"]
+    assert len(identities.pop()) == 32
+
+
+def test_a_lock_waits_and_says_for_whom(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.reserve(machine())
+    heard: list[str] = []
+    order: list[str] = []
+    inside, leave = threading.Event(), threading.Event()
+
+    def holder() -> None:
+        with store.lock("node1", "create", heard.append):
+            inside.set()
+            leave.wait(10)
+            order.append("first")
+
+    def waiting(text: str) -> None:
+        heard.append(text)
+        leave.set()
+
+    thread = threading.Thread(target=holder)
+    thread.start()
+    assert inside.wait(10)
+    with store.lock("node1", "rm", waiting):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]
+    assert len(heard) == 1
+    assert heard[0].startswith(f'machine "node1" is held by create (pid {os.getpid()}) since ')
+
+
+def test_a_lock_is_not_waited_for_without_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOCK_PATIENCE", 0.2)
+    with (
+        store.lock("node1", "create", print),
+        pytest.raises(LockedError, match='"node1" is held by create'),
+        Store(store.home).lock("node1", "rm", lambda _: None),
+    ):
+        pass
+
+
+def test_a_lock_dies_with_its_process(store: Store) -> None:
+    store.reserve(machine())
+    holder = (
+        "import sys, time; from pathlib import Path; from machinekit.store import Store\n"
+        "with Store(Path(sys.argv[1])).lock('node1', 'create', print):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", holder, str(store.home)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        process.kill()
+        process.wait()
+    heard: list[str] = []
+    with store.lock("node1", "rm", heard.append):
+        store.remove("node1")
+    assert heard == []
+    assert list((store.home / "locks").iterdir()) == [], "a machine that is gone leaves no lock"
+
+
+def test_two_machines_do_not_wait_for_each_other(store: Store) -> None:
+    heard: list[str] = []
+    with store.lock("a", "create", heard.append), store.lock("b", "create", heard.append):
+        assert heard == []
+
+
+def test_a_record_is_json_for_people_too(store: Store) -> None:
+    store.reserve(machine())
+    text = (store.directory("node1") / RECORD).read_text()
+    assert text == json.dumps(machine().to_json(), indent=2) + "\n"
