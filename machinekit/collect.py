@@ -68,20 +68,25 @@ def active(machine: Machine) -> bool:
 def _states(
     store: Store, machines: list[Machine], table: dict[str, Row], pool: concurrent.futures.ThreadPoolExecutor
 ) -> None:
-    def ask(name: str) -> None:
-        mine = [machine for machine in machines if machine.driver == name]
+    bound: dict[str, list[Driver[Any]]] = {}
+    for machine in machines:
         try:
-            bound: list[Driver[Any]] = [drivers.bind(machine, store.directory(machine.name)) for machine in mine]
-            found: dict[str, Instance | None] = type(bound[0]).find_all(bound)
+            bound.setdefault(machine.driver, []).append(drivers.bind(machine, store.directory(machine.name)))
         except MachinekitError as error:
-            for machine in mine:
-                table[machine.name].state, table[machine.name].error = State.ERROR, error.message
-            return
-        for machine in mine:
-            instance = found.get(machine.uid)
-            table[machine.name].state = instance.state if instance else State.NOT_FOUND
+            table[machine.name].state, table[machine.name].error = State.ERROR, error.message
 
-    list(pool.map(ask, sorted({machine.driver for machine in machines})))
+    def ask(mine: list[Driver[Any]]) -> None:
+        try:
+            found: dict[str, Instance | None] = type(mine[0]).find_all(mine)
+        except MachinekitError as error:
+            for driver in mine:
+                table[driver.machine.name].state, table[driver.machine.name].error = State.ERROR, error.message
+            return
+        for driver in mine:
+            instance = found.get(driver.machine.uid)
+            table[driver.machine.name].state = instance.state if instance else State.NOT_FOUND
+
+    list(pool.map(ask, filter(None, bound.values())))
 
 
 def _engine(store: Store, machine: Machine, row: Row, patience: float) -> None:

@@ -9,10 +9,13 @@ import json
 import socket
 import time
 from pathlib import Path
-from typing import Any
 
 from machinekit import store
 from machinekit.errors import EngineError
+
+TYPE_CHECKING = False  # see cli/command.py
+if TYPE_CHECKING:
+    from typing import Any
 
 PATIENCE = 5.0  # seconds for one answer, connecting and TLS included
 
@@ -75,15 +78,17 @@ def _connect(url: str, tls: Path | None, patience: float) -> socket.socket:
         return plain
     host, _, port = where.rpartition(":")
     host = host.strip("[]")
+    # a text would be put through the idna codec, whose import costs as much as the handshake
+    place: Any = (host.encode() if host.isascii() else host, int(port))
     if tls is None:
-        return socket.create_connection((host, int(port)), patience)
+        return socket.create_connection(place, patience)
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(tls / store.CA)
     context.load_cert_chain(tls / store.CLIENT_CERT, tls / store.CLIENT_KEY)
-    return context.wrap_socket(socket.create_connection((host, int(port)), patience), server_hostname=host)
+    return context.wrap_socket(socket.create_connection(place, patience), server_hostname=place[0])
 
 
 def _reason(error: OSError) -> str:

@@ -49,8 +49,11 @@ def use(name: str, uid: str, url: str, certificates: Path | None) -> None:
 
 def remove(name: str, uid: str) -> bool:
     """Remove the machine's context if it has one; the client goes back to its default. Returns whether it had one."""
-    if _owner(name) != uid:
-        return False
+    try:
+        if _owner(name) != uid:
+            return False
+    except StoreError:
+        return False  # what we cannot even read is not of our making
     try:
         if _config().get("currentContext") == name:
             _make_current("")
@@ -79,6 +82,8 @@ def _owner(name: str) -> str | None:
         return str(json.loads((_meta(name) / "meta.json").read_bytes())["Metadata"].get(MARK, ""))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StoreError(f"cannot read the docker context: {error}", "check the folder's permissions") from None
     except (KeyError, TypeError, ValueError, AttributeError):
         return ""
 

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from machinekit.errors import UsageError
+from machinekit.errors import StoreError, UsageError
 from machinekit.machine import Machine
 from machinekit.provider import Driver
 
@@ -41,7 +41,13 @@ def bind(machine: Machine, directory: Path, save: Callable[[], None] = lambda: N
         if info.secret:
             value = next((os.environ[v] for v in variables(machine.driver, field, info.aliases) if v in os.environ), "")
             options[field] = value
-    return driver(machine, driver.Options(**options), directory, save)
+    try:
+        return driver(machine, driver.Options(**options), directory, save)
+    except TypeError as error:
+        raise StoreError(
+            f'the options of "{machine.name}" are not those of driver {machine.driver}: {error}',
+            "another version of the driver may have made it",
+        ) from None
 
 
 def flag(driver: str, field: str) -> str:

@@ -11,12 +11,13 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from machinekit.errors import LockedError, NoSuchMachineError, StoreError
 
+TYPE_CHECKING = False  # see cli/command.py
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from typing import Any
 
     from machinekit.machine import Machine
 
@@ -123,7 +124,8 @@ class Store:
         """Take the name: the record is on disk when this returns. Built aside and renamed, so never half there."""
         draft = self.machines / f".draft-{machine.name}"
         with _reported(f'cannot write the record of "{machine.name}"'):
-            self.machines.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` get another mode
+            self.machines.mkdir(mode=0o700, exist_ok=True)
             _remove_tree(draft)
             draft.mkdir(mode=0o700)
             _write(draft / RECORD, _encode(machine), 0o600)
@@ -167,7 +169,8 @@ class Store:
         @contextmanager
         def held() -> Iterator[None]:
             with _reported(f"cannot lock {path}"):
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+                path.parent.mkdir(mode=0o700, exist_ok=True)
             lock = FileLock(path, mode=0o600)
             try:
                 lock.acquire(timeout=0)

@@ -105,6 +105,11 @@ def test_a_configuration_that_cannot_be_read_is_not_overwritten(folder: Path) ->
 
 def test_a_folder_that_cannot_be_written_is_named(folder: Path) -> None:
     folder.write_text("a file")
+    with pytest.raises(StoreError, match="cannot read the docker context"):
+        dockercontext.use("node1", "uid", URL, None)
+    assert not dockercontext.remove("node1", "uid")
+    folder.unlink()
+    folder.mkdir()
+    (folder / "config.json").mkdir()
     with pytest.raises(StoreError, match="cannot write the docker context"):
         dockercontext.use("node1", "uid", URL, None)
-    assert folder.is_file()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from machinekit.errors import MachinekitError, UsageError
 
+TYPE_CHECKING = False  # see cli/command.py
 if TYPE_CHECKING:
     import argparse
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from machinekit.errors import UsageError
 
+TYPE_CHECKING = False  # importing typing would cost a third of an interpreter start
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
     from machinekit.store import Store
 
 DEFAULT_MACHINE = "default"
@@ -29,11 +32,22 @@ class Command(ABC):
         """Do it and return the exit code."""
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps examples as written. argparse makes one for every argument and would import shutil for the width."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = os.get_terminal_size(sys.stdout.fileno()).columns
+        except (OSError, ValueError):  # no terminal
+            columns = 100
+        super().__init__(prog, width=columns - 2)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with our errors: no abbreviations, the nearest option named, examples kept as written."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs |= {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        kwargs |= {"allow_abbrev": False, "formatter_class": _Formatter}
         super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:

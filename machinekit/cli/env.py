@@ -6,11 +6,14 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from machinekit import client, dockerapi
 from machinekit.cli.command import DEFAULT_MACHINE, Command, from_store, machine_argument, store_of
 from machinekit.errors import MachinekitError, UsageError
+
+TYPE_CHECKING = False  # see cli/command.py
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Env(Command):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING
 
 from machinekit.cli.command import Command, store_of
 from machinekit.errors import UsageError
 
+TYPE_CHECKING = False  # see cli/command.py
 if TYPE_CHECKING:
     from machinekit.collect import Row
 

@@ -39,7 +39,8 @@ class PlainProgress:
 
     def note(self, machine: str, text: str) -> None:
         """Print it."""
-        print(f"{machine}: {text}", file=self._stream, flush=True)
+        self._stream.write(f"{machine}: {text}\n")  # in one piece: other machines are told of meanwhile
+        self._stream.flush()
 
 
 class LiveProgress:

@@ -1,0 +1,158 @@
+"""The command line as a whole: what it refuses and how, its exit codes, its help."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+import machinekit
+from machinekit import cli as command_line
+from machinekit.store import Store
+from tests.conftest import Cli, Result
+
+EXAMPLES = [
+    (name, words[1:])
+    for name in command_line.COMMANDS
+    for line in command_line.load(name).examples.splitlines()
+    for text in re.findall(r"machinekit [^;|)\"]+", line.partition("      ")[0].partition(": ")[2] or line)
+    if (words := shlex.split(text, posix=True))
+]
+
+
+@pytest.mark.parametrize("words", [["version"], ["-v"], ["--version"]])
+def test_the_version(cli: Cli, words: list[str]) -> None:
+    assert cli(*words) == Result(0, f"machinekit {machinekit.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "machinekit: the following arguments are required: COMMAND"),
+        (["creat"], "machinekit: 'creat' is not a machinekit command; did you mean create?"),
+        (["xyzzy"], "machinekit: 'xyzzy' is not a machinekit command\n"),
+        (["ls", "--quite"], "machinekit: unknown option or argument '--quite'; did you mean --quiet?"),
+        (["ls", "--qui"], "machinekit: unknown option or argument '--qui'; did you mean --quiet?"),
+        (["url", "a", "b"], "machinekit: unknown option or argument 'b'"),
+        (["env", "--shell", "xonsh"], "machinekit: argument --shell: invalid choice: 'xonsh'"),
+        (["create", "-d"], "machinekit: argument -d/--driver: expected one argument"),
+        (["create", "-d", "kemu", "a"], 'machinekit: driver "kemu" not found; did you mean qemu?'),
+        (["create", "-d", "generic", "a"], "machinekit: --generic-ip-address is required"),
+        (["create", "-d", "none", "--none-url", "x", "a"], "machinekit: --none-url: "),
+        (["create", "-d", "none", "--none-url", "unix:///s", "a_b"], "machinekit: 'a_b' is not a name for a machine"),
+        (["create", "-d", "none", "--none-url", "unix:///s", "--engine", "x", "a"], "machinekit: --engine: "),
+        (["create", "--engine-label", "x", "-d", "none", "--none-url", "unix:///s"], "machinekit: --engine-label: 'x'"),
+        (["create", "--generic-ssh-user", "x"], "machinekit: unknown option or argument '--generic-ssh-user'"),
+        (["ls", "--filter", "colour=red"], "machinekit: cannot filter by 'colour=red'"),
+        (["ls", "--filter", "name=["], "machinekit: '[' is not a regular expression"),
+        (["ls", "-t", "soon"], "machinekit: argument -t/--timeout: invalid"),
+        (["ls", "-t", "0"], "machinekit: argument -t/--timeout: invalid"),
+        (["ls", "-t", "nan"], "machinekit: argument -t/--timeout: invalid"),
+        (["scp", "a"], "machinekit: scp needs a source and a destination"),
+        (["image"], "machinekit: the following arguments are required: ls|build|rm"),
+        (["image", "build", "debian-99"], 'machinekit: no image "debian-99" is here or can be built'),
+        (["image", "build", "-d", "none", "debian-12"], "machinekit: driver none boots no images of ours"),
+        (["env", "-u", "node1"], "machinekit: -u takes no machine"),
+    ],
+)
+def test_a_wrong_command_line(cli: Cli, store: Store, words: list[str], said: str) -> None:
+    code, out, err = (result := cli(*words)).code, result.out, result.err
+    assert (code, out) == (2, "")
+    assert said in err
+    assert not store.machines.exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["url", "ip", "config", "env", "status", "inspect", "use", "start", "stop", "restart", "kill", "provision"]
+    + ["rm -y", "rm -f", "regenerate-certs -f", "ssh", "version"],
+)
+@pytest.mark.parametrize("name", ["nod1", "..", "a/b"])
+def test_a_machine_that_does_not_exist(cli: Cli, store: Store, words: str, name: str) -> None:
+    result = cli(*words.split(), name)
+    assert (result.code, result.out) == (1, "")
+    assert f'machinekit: machine "{name}" does not exist' in result.err
+    assert "machinekit ls" in result.err
+    assert not store.home.exists()
+
+
+def test_without_a_name_the_machine_default_is_meant(cli: Cli) -> None:
+    for command in ("url", "ip", "env", "config", "status", "inspect", "start", "stop", "provision"):
+        assert 'machine "default" does not exist' in cli(command).err
+
+
+@pytest.mark.parametrize("name", command_line.COMMANDS)
+def test_every_command_has_help_with_an_example(cli: Cli, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli(name, "--help")
+    said = capfd.readouterr().out
+    command = command_line.load(name)
+    assert caught.value.code == 0
+    assert said.startswith(f"usage: machinekit {name}")
+    assert (command.__doc__ or "").strip() in said
+    assert command.examples in said
+    assert "machinekit " in command.examples
+
+
+def test_help_lists_every_command(cli: Cli, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli("--help")
+    said = capfd.readouterr().out
+    assert [name for name in command_line.COMMANDS if not re.search(rf"^ +{name} ", said, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize(("command", "words"), EXAMPLES, ids=lambda value: " ".join(value)[:50])
+def test_the_examples_are_command_lines(
+    monkeypatch: pytest.MonkeyPatch, command: str, words: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["machinekit", *words])
+    if "--help" in words:
+        words.remove("--help")
+    words = ["none" if word == "NAME" else word for word in words]
+    parsed = command_line.parser_for(None).parse_args(words)
+    assert parsed.command_name in command_line.COMMANDS
+    assert command in words or command in {"env", "use"}
+
+
+def test_every_command_has_examples_that_were_tried() -> None:
+    assert {command for command, _ in EXAMPLES} == set(command_line.COMMANDS)
+
+
+@pytest.mark.parametrize("words", [["-s", "{0}", "ls", "-q"], ["--storage-path", "{0}", "ls", "-q"]])
+def test_the_store_can_be_elsewhere(cli: Cli, store: Store, words: list[str]) -> None:
+    elsewhere = store.home.parent / "elsewhere"
+    (elsewhere / "machines" / "there").mkdir(parents=True)
+    assert cli(*(word.format(elsewhere) for word in words)).out == "there\n"
+    assert cli("ls", "-q").out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "variable", "shown"),
+    [(["-D"], "", True), ([], "1", True), ([], "", False)],
+)
+def test_debug(store: Store, words: list[str], variable: str, shown: bool) -> None:
+    environment = os.environ | {"MACHINE_DEBUG": variable}
+    command = [sys.executable, "-m", "machinekit", *words, "rm", "-y", "node1"]
+    script = "import logging, machinekit.cli as c; c.main(['ls', '-q']); logging.getLogger('x').debug('seen')"
+    result = subprocess.run(
+        [sys.executable, "-c", script.replace("['ls'", f"[*{words}, 'ls'")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ("seen" in result.stderr) is shown
+    assert command
+
+
+def test_a_reader_that_leaves_is_no_error(store: Store) -> None:
+    for number in range(3000):
+        (store.machines / f"a-rather-long-name-{number}").mkdir(parents=True)
+    script = f"{sys.executable} -m machinekit ls -q | head -n 1"
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout == "a-rather-long-name-0\n"
+    assert result.stderr == ""
