@@ -1,8 +1,7 @@
 """A virtual machine on this computer, run by QEMU with user-mode networking; no root needed.
 
 Everything lives in the machine's directory: an overlay disk on a shared image, a NoCloud seed, the
-serial console's log, and the monitor's socket. The socket is the identity of the process: whoever
-answers on it is this machine, so a recycled pid is never mistaken for it.
+serial console's log, and the monitor's socket. The process is known by our uid in its command line.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import re
 import shutil
 import subprocess
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from machinekit.errors import DeadlineError, DriverError, PreCheckError
 from machinekit.machine import Birth, Image, Instance, Machine, State
 from machinekit.provider import ENGINE_PORT, Capabilities, Driver, Options, option
 
+from . import processes
 from .qmp import Monitor
 
 PROGRAM = "qemu-system-x86_64"
@@ -89,15 +88,17 @@ class Qemu(Driver[QemuOptions]):
         self.start()
 
     def find(self) -> Instance | None:
-        """Running when the monitor answers; stopped when only the disk is there."""
+        """As the monitor says; stopped when no process has our uid, absent when there is no disk either."""
         if not (self.directory / DISK).exists():
             return None
+        if not processes.find(self.machine.uid):
+            return Instance(State.STOPPED)
         try:
             with Monitor(self.directory / SOCKET) as monitor:
                 status = monitor.command("query-status")["status"]
                 ports = _forwarded(monitor.command("human-monitor-command", **{"command-line": "info usernet"}))
         except (FileNotFoundError, ConnectionError):
-            return Instance(State.STOPPED)
+            return Instance(State.STARTING)
         except OSError:
             return Instance(State.ERROR)  # the process is there and does not answer
         state = {"running": State.RUNNING, "paused": State.PAUSED, "shutdown": State.STOPPING}
@@ -119,36 +120,36 @@ class Qemu(Driver[QemuOptions]):
     def stop(self) -> None:
         """Press the power button and wait."""
         deadline = time.monotonic() + POWER_OFF
-        pause = 0.05
         while time.monotonic() < deadline:
             try:
                 with Monitor(self.directory / SOCKET) as monitor:
                     monitor.command("system_powerdown")
-                    monitor.wait_for_end(min(10, deadline - time.monotonic()))
+            except OSError:
+                pass  # it is just starting or ending
+            # the button counts only once the system listens to it: press again
+            if processes.gone(self.machine.uid, 5):
                 return
-            except (FileNotFoundError, ConnectionError):
-                return
-            except TimeoutError:
-                time.sleep(pause)  # the button counts only once the system listens to it: press again
         raise DeadlineError(
             f"the system did not power off within {POWER_OFF:.0f} s", f"machinekit kill {self.machine.name}"
         )
 
     def kill(self) -> None:
-        """Cut the power: ask QEMU to quit, or kill the very process that holds the socket."""
-        with suppress(FileNotFoundError, ConnectionError), Monitor(self.directory / SOCKET, greet=False) as monitor:
-            monitor.kill()
+        """Cut the power, even of a process that hangs."""
+        processes.kill(self.machine.uid)
 
     def destroy(self) -> None:
         """End the process and delete its files."""
         self.kill()
-        for file in (DISK, SEED, SERIAL, SOCKET):
+        for file in (DISK, SEED, SERIAL, SOCKET, KERNEL, INITRD):
             (self.directory / file).unlink(missing_ok=True)
 
     def _make_disk(self, image: Image) -> None:
         base = next((path for path in sorted(image.path.iterdir()) if path.name.startswith("disk.")), None)
         if base is None:
             raise DriverError(f"the image {image.name} has no disk", f"machinekit image build {image.name}")
+        for file in (INITRD, KERNEL):
+            if (image.path / file).exists():
+                _link(image.path / file, self.directory / file)
         draft = self.directory / f".{DISK}.draft"
         # relative, so that the store can be moved as a whole
         backing = os.path.relpath(base, self.directory)
@@ -167,7 +168,6 @@ class Qemu(Driver[QemuOptions]):
         return result.stderr.strip() or f"exit code {result.returncode}" if result.returncode else ""
 
     def _command(self, ports: dict[int, int]) -> list[str]:
-        image = self.directory.parents[1] / "images" / self.machine.image
         kvm = self.options.accel != "tcg" and not _no_kvm()
         forwards = [f"hostfwd=tcp:127.0.0.1:{host}-:{guest}" for guest, host in ports.items()]
         forwards += [_forward(text) for text in self.options.publish]
@@ -182,8 +182,8 @@ class Qemu(Driver[QemuOptions]):
             *["-chardev", f"file,id=serial,path={SERIAL},append=on", "-serial", "chardev:serial"],
             *["-qmp", f"unix:{SOCKET},server=on,wait=off", "-daemonize"],
         ]
-        if (image / KERNEL).exists():
-            command += ["-kernel", str(image / KERNEL), "-initrd", str(image / INITRD)]
+        if (self.directory / KERNEL).exists():
+            command += ["-kernel", KERNEL, "-initrd", INITRD]
             command += ["-append", "root=/dev/vda rw console=ttyS0 quiet"]
         return command
 
@@ -195,6 +195,14 @@ def _no_kvm() -> str:
     if not re.search(r"^flags\s*:.*\b(vmx|svm)\b", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
         return "the processor shows neither vmx nor svm"
     return ""
+
+
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
 
 
 def _forward(text: str) -> str:

@@ -1,4 +1,4 @@
-"""QEMU's monitor protocol over its socket, and the certainty of who is at the other end.
+"""QEMU's monitor protocol over its socket.
 
 https://qemu.readthedocs.io/en/latest/interop/qmp-spec.html
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
 import socket
 import struct
 from pathlib import Path
@@ -18,20 +16,19 @@ PATIENCE = 5.0  # seconds for an answer
 
 
 class Monitor:
-    """A connection to a monitor; raises FileNotFoundError or ConnectionError when nobody is there.
+    """A connection to a monitor, which serves one at a time; others wait.
 
-    Without `greet` nothing is exchanged, so that even a process that hangs can be killed.
+    Raises FileNotFoundError or ConnectionError when nobody is there, another OSError when nobody answers.
     """
 
-    def __init__(self, path: Path, *, greet: bool = True) -> None:
+    def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(PATIENCE)
         try:
             _connect(self._socket, path)
+            self._socket.settimeout(PATIENCE)
             self._file = self._socket.makefile("rw")
-            if greet:
-                self._receive()
-                self.command("qmp_capabilities")
+            self._receive()
+            self.command("qmp_capabilities")
         except BaseException:
             self._socket.close()
             raise
@@ -40,6 +37,7 @@ class Monitor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._file.close()
         self._socket.close()
 
     def command(self, name: str, **arguments: Any) -> Any:
@@ -53,34 +51,6 @@ class Monitor:
             if "error" in answer:
                 raise ConnectionError(f"{name}: {answer['error']['desc']}")
 
-    def wait_for_end(self, patience: float) -> None:
-        """Wait until the process is gone; raises TimeoutError."""
-        self._socket.settimeout(max(0.1, patience))
-        while self._file.readline():
-            pass
-
-    def kill(self) -> None:
-        """Kill the process at the other end and wait until it is gone.
-
-        The peer's pid may be recycled only after the peer has died. A connection that is still open
-        after the pid was pinned proves that it had not.
-        """
-        pid, _, _ = struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        try:
-            pinned = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        try:
-            hangup = select.poll()
-            hangup.register(self._socket, select.POLLHUP)
-            if not any(event & select.POLLHUP for _, event in hangup.poll(0)):
-                signal.pidfd_send_signal(pinned, signal.SIGKILL)
-            select.select([pinned], [], [], PATIENCE)
-        except ProcessLookupError:
-            pass
-        finally:
-            os.close(pinned)
-
     def _receive(self) -> dict[str, Any]:
         line = self._file.readline()
         if not line:
@@ -90,6 +60,8 @@ class Monitor:
 
 
 def _connect(connection: socket.socket, path: Path) -> None:
+    # Python's own timeout would give up at once when another connection is being served
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(PATIENCE), 0))
     # a socket's address holds 108 bytes; through a descriptor of its folder any path fits
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -65,6 +65,8 @@ class Server:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open.append(connection)
             thread = threading.Thread(target=self._one, args=(connection,))
             self._threads.append(thread)

@@ -9,7 +9,7 @@ import pytest
 from machinekit import cloudinit
 
 
-@pytest.mark.parametrize("host_key", ["-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"])
+@pytest.mark.parametrize("host_key", ["FIRST LINE\nSECOND LINE\n"])
 def test_user_data_is_a_cloud_config_with_our_keys(host_key: str) -> None:
     text = cloudinit.user_data("node1", "machinekit", "ssh-ed25519 AAAA me", host_key, "ssh-ed25519 BBBB host")
     head, _, body = text.partition("\n")

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from machinekit.providers.generic import GenericOptions
+from machinekit.providers.none import NoneOptions
+from machinekit.providers.qemu import QemuOptions
 
 from machinekit import create as creating
 from machinekit import engine, lifecycle, ssh
@@ -28,9 +31,6 @@ from machinekit.errors import (
 )
 from machinekit.machine import Phase, State
 from machinekit.provider import Options
-from machinekit.providers.generic import GenericOptions
-from machinekit.providers.none import NoneOptions
-from machinekit.providers.qemu import QemuOptions
 from machinekit.spec import Spec
 from machinekit.store import CLIENT_KEY, HOST_KEY, KNOWN_HOSTS, SERVER_CERT, Store
 from tests.conftest import Told
@@ -151,7 +151,11 @@ def test_no_machine_without_a_name(store: Store, told: Told, name: str) -> None:
     ("options", "spec", "said"),
     [
         (FakeOptions("s3cret", 4, ("a",)), {}, ["  --fake-size: 3 -> 4"]),
-        (FakeOptions("s3cret", 3, ("a", "b"), True), {}, ["  --fake-tags: ['a'] -> ['a', 'b']", "  --fake-spot: False"]),
+        (
+            FakeOptions("s3cret", 3, ("a", "b"), True),
+            {},
+            ["  --fake-tags: ['a'] -> ['a', 'b']", "  --fake-spot: False"],
+        ),
         (OPTIONS, {"labels": ["a=b"]}, ["  --engine-label: [] -> ['a=b']"]),
         (OPTIONS, {"engine": "docker"}, ["  --engine: 'distro' -> 'docker'"]),
     ],
@@ -254,7 +258,11 @@ def adopt(store: Store, told: Told, options: Options, **spec: Any) -> list[str]:
 
 
 def test_a_server_becomes_a_docker_host_in_three_executions(store: Store, told: Told, host: FakeHost) -> None:
-    assert adopt(store, told, adopting(host), labels=["tier=web"]) == ["engine installed", "engine configured", "created"]
+    assert adopt(store, told, adopting(host), labels=["tier=web"]) == [
+        "engine installed",
+        "engine configured",
+        "created",
+    ]
     assert len(host.scripts) == 3
     assert told.notes == [f"node1: pinned the host key seen at first contact: {ssh.fingerprint(host.host_key)}"]
     settings = json.loads(host.files[engine.DAEMON_JSON])

@@ -115,7 +115,9 @@ NAMES = st.sampled_from(["a", "b", "provider", "x.y"])
 PAIR = st.builds("{}={}".format, NAMES, st.text(max_size=6))
 OPTION = st.one_of(
     st.builds("{}={}".format, st.sampled_from([*engine.LISTS, "label", "log-opt"]), PAIR),
-    st.builds("{}={}".format, st.sampled_from(["debug", "log-level", "mtu"]), st.sampled_from(["1", "true", "x", "{}"])),
+    st.builds(
+        "{}={}".format, st.sampled_from(["debug", "log-level", "mtu"]), st.sampled_from(["1", "true", "x", "{}"])
+    ),
 )
 TEXTS = st.lists(PAIR, max_size=4).map(tuple)
 SPECS = st.builds(

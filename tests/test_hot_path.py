@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from machinekit.providers.none import NoneOptions
 
 from machinekit.create import create
-from machinekit.providers.none import NoneOptions
 from machinekit.spec import Spec
 from machinekit.store import Store
 from tests.conftest import Told

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from machinekit.providers.none import NoneOptions
 
 from machinekit import dockercontext, lifecycle
 from machinekit.create import create
 from machinekit.errors import DriverError, GoneError, LockedError, MachinekitError, NoSuchMachineError
 from machinekit.machine import Phase, State
-from machinekit.providers.none import NoneOptions
 from machinekit.spec import Spec
 from machinekit.store import Store
 from tests.conftest import Told

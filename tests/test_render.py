@@ -24,7 +24,7 @@ from machinekit.spec import Spec
 GOLDEN = Path(__file__).with_name("golden")
 TEMPLATES = Path(machinekit.__path__[-1]) / "templates"
 DEBIAN = Facts(os_id="debian", os_version="12", dockerd="/usr/sbin/dockerd")
-NASTY = "it's \"$(id)\" `id` {{ 7 }} {% raw %} \\ end"
+NASTY = 'it\'s "$(id)" `id` {{ 7 }} {% raw %} \\ end'
 FILES = [
     File(engine.KEY, b"a key\n", "0600"),
     File(engine.DAEMON_JSON, b'{"debug": true}\n'),
@@ -38,7 +38,9 @@ SCRIPTS: dict[str, Callable[[], str]] = {
     "start.sh": engine.start_script,
     "install-docker-debian.sh": lambda: engine.install_script(Spec(engine="docker"), DEBIAN),
     "install-distro-debian.sh": lambda: engine.install_script(Spec(engine="distro"), DEBIAN),
-    "install-script.sh": lambda: engine.install_script(Spec(engine="script", install_url="https://x.test/i.sh"), DEBIAN),
+    "install-script.sh": lambda: engine.install_script(
+        Spec(engine="script", install_url="https://x.test/i.sh"), DEBIAN
+    ),
     "install-script-nasty.sh": lambda: engine.install_script(Spec(engine="script", install_url=NASTY), DEBIAN),
     "configure.sh": lambda: engine.configure_script(FILES, DEBIAN),
     "configure-nothing.sh": lambda: engine.configure_script([], DEBIAN),
@@ -99,6 +101,6 @@ def test_a_file_that_is_missing_is_an_error(name: str) -> None:
 def test_a_shell_reads_back_what_was_quoted(url: str) -> None:
     line = next(line for line in render("engine/script.sh.j2", url=url).split("set -eu\n")[1:] if line)
     assignment = line.partition("\nscript=$(mktemp)")[0]
-    script = f"{assignment}\nprintf %s \"$url\""
+    script = f'{assignment}\nprintf %s "$url"'
     result = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
     assert result.stdout.decode() == url

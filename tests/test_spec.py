@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from machinekit import drivers
-from machinekit.errors import UsageError
 from machinekit.providers.container import ContainerOptions
 from machinekit.providers.none import NoneOptions
 from machinekit.providers.qemu import QemuOptions
+
+from machinekit import drivers
+from machinekit.errors import UsageError
 from machinekit.spec import NAME, Spec, check_name, engine_flag, model, parse_options, parse_spec, storable
 from tests.providers.fake import Fake, FakeOptions
 

@@ -33,9 +33,7 @@ def machine(name: str = "node1", **more: Any) -> Machine:
         ("", {"HOME": "/people/me", "MACHINEKIT_HOME": "", "XDG_DATA_HOME": "/data"}, "/data/machinekit"),
     ],
 )
-def test_where_the_store_is(
-    environment: pytest.MonkeyPatch, given: str, variables: dict[str, str], found: str
-) -> None:
+def test_where_the_store_is(environment: pytest.MonkeyPatch, given: str, variables: dict[str, str], found: str) -> None:
     for key, value in variables.items():
         environment.setenv(key, value)
     assert home(given) == Path(found)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from machinekit.providers.processes import find
 
 from tests.e2e.lab import Cli, Lab, free_port, run
 
@@ -39,16 +40,7 @@ def machine(cli: Cli, port: int) -> str:
 
 def processes(cli: Cli) -> list[int]:
     """The pids of our virtual machines."""
-    uid = json.loads(cli("inspect", "vm"))["uid"]
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if uid.encode() in words:
-            found.append(int(folder.name))
-    return found
+    return list(find(json.loads(cli("inspect", "vm"))["uid"]))
 
 
 def test_containers_run_and_ports_are_published(cli: Cli, machine: str, port: int, busybox: Path) -> None:
@@ -110,6 +102,8 @@ def test_it_survives_a_power_cut_with_its_address(cli: Cli, machine: str) -> Non
 def test_kill_reaches_a_process_that_hangs(cli: Cli, machine: str) -> None:
     (pid,) = processes(cli)
     os.kill(pid, signal.SIGSTOP)
+    for _ in range(3):  # more than its monitor lets wait
+        assert cli("status", machine) == "Error\n"
     cli("kill", machine)
     assert processes(cli) == []
     assert cli("status", machine) == "Stopped\n"

@@ -1,0 +1,49 @@
+"""How the work is shown: lines for a pipe, a live display for a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from machinekit.cli.progress import LiveProgress, PlainProgress, progress
+from machinekit.work import Progress
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """It does."""
+        return True
+
+
+def tell(shown: Progress) -> None:
+    shown.step("a", "Creating the instance")
+    shown.done("a", 0.2)
+    shown.step("a", "Waiting [for] an address")
+    shown.note("b", "a [note]")
+    shown.done("a", 1.26)
+
+
+def test_lines_for_a_pipe() -> None:
+    stream = io.StringIO()
+    with progress(stream) as shown:
+        assert isinstance(shown, PlainProgress)
+        tell(shown)
+    assert stream.getvalue().splitlines() == [
+        "a: Creating the instance",
+        "a: Waiting [for] an address",
+        "b: a [note]",
+        "a: Waiting [for] an address: 1.3 s",
+    ]
+
+
+@pytest.mark.parametrize("wanted", ["b: a [note]", "a: Waiting [for] an address: 1.3 s"])
+def test_a_terminal_keeps_notes_and_slow_steps(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with progress(stream) as shown:
+        assert isinstance(shown, LiveProgress)
+        tell(shown)
+    assert wanted in stream.getvalue()

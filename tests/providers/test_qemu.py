@@ -1,0 +1,191 @@
+"""The virtual machine's command line, its seed, and its monitor, without a virtual machine."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import socket
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pycdlib
+import pytest
+from machinekit.providers import qemu
+from machinekit.providers.qemu import Qemu, QemuOptions
+from machinekit.providers.qmp import Monitor
+
+from machinekit.machine import Instance, Machine, State
+from tests.providers.test_processes import marked_process
+from tests.servers import Server
+
+UID = str(uuid.uuid4())
+USERNET = """Hub -1 (net):
+  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ
+  TCP[HOST_FORWARD]  13       127.0.0.1 41235       10.0.2.15  2376     0     0
+  TCP[HOST_FORWARD]  12       127.0.0.1 40123       10.0.2.15    22     0     0
+  UDP[HOST_FORWARD]  14       127.0.0.1  5353       10.0.2.15    53     0     0
+  TCP[ESTABLISHED]   21       10.0.2.15 22          127.0.0.1 40000     0     0
+"""
+
+
+def driver(directory: Path, **options: Any) -> Any:
+    machine = Machine("node1", UID, "qemu", "s", "", image="disk/debian-12")
+    return Qemu(machine, QemuOptions(**options), directory, lambda: None)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    directory = tmp_path / "machines" / "node1"
+    directory.mkdir(parents=True)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, ["-smp 2 -m 1G", f"-uuid {UID}", "-name machinekit-node1"]),
+        ({"cpus": 4, "memory": "512M"}, ["-smp 4 -m 512M"]),
+        ({"accel": "tcg"}, ["-accel tcg -cpu max"]),
+        ({}, ["user,id=net,hostfwd=tcp:127.0.0.1:40022-:22,hostfwd=tcp:127.0.0.1:0-:2376 "]),
+        ({"publish": ("8080:80",)}, [",hostfwd=tcp:127.0.0.1:8080-:80 "]),
+        ({"publish": ("0.0.0.0:53:53/udp", "1:2/tcp")}, ["hostfwd=udp:0.0.0.0:53-:53,hostfwd=tcp:127.0.0.1:1-:2 "]),
+    ],
+)
+def test_the_command(directory: Path, options: dict[str, Any], words: list[str]) -> None:
+    command = " ".join(driver(directory, **options)._command({22: 40022, 2376: 0}))
+    assert command.startswith("qemu-system-x86_64 ")
+    assert [word for word in words if word not in command] == []
+    assert "-kernel" not in command
+
+
+def test_an_image_with_a_kernel_boots_it_directly(directory: Path) -> None:
+    (directory / qemu.KERNEL).touch()
+    command = driver(directory)._command({22: 0})
+    assert command[command.index("-kernel") + 1].endswith("vmlinuz")
+
+
+def test_forwarded_ports() -> None:
+    assert qemu._forwarded(USERNET) == {2376: 41235, 22: 40123}
+    assert qemu._forwarded("") == {}
+
+
+def test_the_seed_is_read_back() -> None:
+    seed = qemu._seed("#cloud-config\n{}\n", Machine("node1", UID, "qemu", "s", ""))
+    iso = pycdlib.PyCdlib()
+    iso.open_fp(io.BytesIO(seed))
+    assert iso.pvd.volume_identifier.strip() == b"cidata"
+    for path, text in (
+        ("/user-data", "#cloud-config\n{}\n"),
+        ("/meta-data", f"instance-id: {UID}\nlocal-hostname: node1\n"),
+    ):
+        content = io.BytesIO()
+        iso.get_file_from_iso_fp(content, joliet_path=path)
+        assert content.getvalue().decode() == text
+    iso.close()
+
+
+class FakeMonitor:
+    """Speaks enough QMP: https://qemu.readthedocs.io/en/latest/interop/qmp-spec.html"""
+
+    def __init__(self) -> None:
+        self.status = "running"
+        self.said: list[str] = []
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def serve(self, connection: socket.socket) -> None:
+        """Greet, then answer each command, an event in between."""
+        with connection.makefile("rw") as file:
+            file.write('{"QMP": {"version": {}, "capabilities": []}}\n')
+            file.flush()
+            for line in file:
+                command = json.loads(line)["execute"]
+                self.said.append(command)
+                answers: dict[str, Any] = {"query-status": {"status": self.status}, "human-monitor-command": USERNET}
+                answer: dict[str, Any] = {"return": answers.get(command, {})}
+                if command == "explode":
+                    answer = {"error": {"class": "GenericError", "desc": "no"}}
+                file.write('{"event": "RTC_CHANGE"}\n' + json.dumps(answer) + "\n")
+                file.flush()
+                if command == "system_powerdown" and self.process:
+                    self.process.kill()
+
+
+@pytest.fixture
+def monitor(directory: Path) -> Iterator[FakeMonitor]:
+    """A process with the machine's uid, and somebody at its monitor's socket."""
+    (directory / qemu.DISK).touch()
+    monitor = FakeMonitor()
+    with marked_process(UID) as process, Server(monitor.serve, bound(directory)):
+        monitor.process = process
+        yield monitor
+
+
+def bound(directory: Path) -> socket.socket:
+    """A socket where QEMU would listen; its path may be longer than an address, so it is bound from inside."""
+    listener = socket.socket(socket.AF_UNIX)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        listener.bind(qemu.SOCKET)
+    listener.listen()
+    return listener
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("running", State.RUNNING),
+        ("paused", State.PAUSED),
+        ("shutdown", State.STOPPING),
+        ("internal-error", State.ERROR),
+    ],
+)
+def test_find_asks_the_monitor(directory: Path, monitor: FakeMonitor, status: str, state: State) -> None:
+    monitor.status = status
+    assert driver(directory).find() == Instance(state, "127.0.0.1", 40123, 41235)
+
+
+def test_no_process_is_a_machine_that_is_off(directory: Path) -> None:
+    assert driver(directory).find() is None
+    (directory / qemu.DISK).touch()
+    assert driver(directory).find() == Instance(State.STOPPED)
+    bound(directory).close()
+    assert driver(directory).find() == Instance(State.STOPPED), "a socket that a killed process left"
+    driver(directory).stop()
+    driver(directory).kill()
+
+
+def test_a_process_without_a_monitor_is_starting(directory: Path) -> None:
+    (directory / qemu.DISK).touch()
+    with marked_process(UID):
+        assert driver(directory).find() == Instance(State.STARTING)
+
+
+def test_a_process_that_hangs_is_an_error_and_can_be_killed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("machinekit.providers.qmp.PATIENCE", 0.2)
+    (directory / qemu.DISK).touch()
+    with bound(directory), marked_process(UID) as process:
+        assert driver(directory).find() == Instance(State.ERROR)
+        driver(directory).kill()
+        assert process.wait(5) == -signal.SIGKILL
+    assert driver(directory).find() == Instance(State.STOPPED)
+
+
+def test_stop_presses_the_button_and_waits_for_the_end(directory: Path, monitor: FakeMonitor) -> None:
+    driver(directory).stop()
+    assert monitor.said == ["qmp_capabilities", "system_powerdown"]
+
+
+def test_a_refused_command_is_an_error(directory: Path, monitor: FakeMonitor) -> None:
+    with Monitor(directory / qemu.SOCKET) as connection, pytest.raises(ConnectionError, match="explode: no"):
+        connection.command("explode")
+
+
+def test_a_monitor_behind_a_long_path(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    with pytest.raises(FileNotFoundError):
+        Monitor(deep / "qmp.sock")
