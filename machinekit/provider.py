@@ -172,7 +172,7 @@ class Driver(ABC, Generic[OptionsT]):
         return []
 
     @classmethod
-    def forget_image(cls, image: Image) -> None:
+    def forget_image(cls, options: Any, image: Image) -> None:
         """Drop the copies the provider keeps of an image that is about to be removed."""
 
     # --- for drivers

@@ -18,7 +18,6 @@ from machinekit.errors import DriverError, PreCheckError
 from machinekit.machine import Birth, Image, Instance, Machine, Resource, State
 from machinekit.provider import Capabilities, Driver, Options, option
 
-DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 VOLUME = "volume"
 SHUT_DOWN = 30  # seconds for systemd inside
 STATES = {
@@ -48,7 +47,9 @@ class ContainerOptions(Options):
     publish: tuple[str, ...] = option("[ADDRESS:]PORT:CONTAINER-PORT to forward from this computer", default=())
     cpus: float = option("CPUs it may use, 0 for all", default=0, ge=0)
     memory: str = option("memory it may use, such as 1G; empty for all", default="", pattern=r"^([1-9][0-9]*[MG])?$")
-    engine: str = option("engine that runs the container", default=DEFAULT_ENGINE, pattern=r"^unix:///.+$")
+    engine: str = option(
+        "engine that runs the container", default="unix:///var/run/docker.sock", pattern=r"^unix:///.+$"
+    )
 
     def check(self) -> None:
         """Every published port is of the right form."""
@@ -157,10 +158,10 @@ class Container(Driver[ContainerOptions]):
         return [orphan for orphan in found.values() if not known(orphan)]
 
     @classmethod
-    def forget_image(cls, image: Image) -> None:
-        """Remove what was imported into the default engine from this image."""
+    def forget_image(cls, options: Any, image: Image) -> None:
+        """Remove what was imported from this image; nothing when the engine does not run or never had it."""
         try:
-            _docker(DEFAULT_ENGINE, "image", "rm", _tag(image))
+            _docker(options.engine, "image", "rm", _tag(image))
         except DriverError as error:
             if "No such image" not in error.message and "Cannot connect" not in error.message:
                 raise

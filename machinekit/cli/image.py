@@ -64,7 +64,10 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         import json
 
-        about = [{"kind": i.kind, "name": i.name, "created": i.created, "bytes": images.size(i)} for i in found]
+        about = [
+            {"kind": i.kind, "name": i.name, "build": i.build, "created": i.created, "bytes": images.size(i)}
+            for i in found
+        ]
         print(json.dumps(about, indent=2))
         return 0
     from machinekit.cli.table import print_table
@@ -88,6 +91,8 @@ def _build(args: argparse.Namespace) -> int:
 
 def _remove(args: argparse.Namespace) -> int:
     from machinekit import drivers, images
+    from machinekit.cli.options import from_environment
+    from machinekit.spec import parse_options
 
     store, kind = store_of(args), _kind(args)
     library = images.Images(store.images)
@@ -99,7 +104,8 @@ def _remove(args: argparse.Namespace) -> int:
         raise MachinekitError(f'image "{args.name}" is in use by {", ".join(users)}', "remove those machines first")
     if not args.yes and not confirm(f"Remove the {kind} image {args.name}?"):
         return 1
-    drivers.load(args.driver).forget_image(image)
+    driver = drivers.load(args.driver)
+    driver.forget_image(parse_options(args.driver, driver, from_environment(args.driver, driver)), image)
     library.remove(image)
     print(f"removed {args.name}")
     return 0
