@@ -233,9 +233,13 @@ def _list(settings: dict[str, Any], key: str) -> list[Any]:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_number)
     except ValueError:
         return text
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON")  # Python's parser takes NaN, dockerd's does not
 
 
 def _unit_quoted(text: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from machinekit import converge, dockercontext, keys
 from machinekit.errors import MachinekitError
-from machinekit.machine import Phase, State
+from machinekit.machine import Phase, Resource, State
 from machinekit.store import CA, CA_KEY, CLIENT_CERT, CLIENT_KEY, SERVER_CERT, Store
 from machinekit.work import Progress, Work, run, working_on
 
@@ -76,18 +77,23 @@ def remove(store: Store, name: str, progress: Progress, *, force: bool = False) 
         machine = work.machine
         machine.phase = Phase.REMOVING
         work.save()
-        try:
-            work.driver.destroy()
-            for resource in reversed(list(machine.resources)):
-                work.driver.release(resource)
-                machine.resources.remove(resource)
-                work.save()
-        except MachinekitError as error:
-            if not force:
-                raise
-            work.note(f"forgotten, but not removed at its provider: {error.message}")
+        releases = [partial(_release, work, resource) for resource in reversed(machine.resources)]
+        removals: list[Callable[[], None]] = [work.driver.destroy, *releases]
+        for removal in removals:
+            try:
+                removal()
+            except MachinekitError as error:
+                if not force:
+                    raise
+                work.note(f"forgotten, but not removed at its provider: {error.message}")
         dockercontext.remove(name, machine.uid)
         store.remove(name)
+
+
+def _release(work: Work, resource: Resource) -> None:
+    work.driver.release(resource)
+    work.machine.resources.remove(resource)
+    work.save()
 
 
 def _needs_power(work: Work) -> None:

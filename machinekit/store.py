@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LOCK_PATIENCE = 300.0  # seconds to wait for another process that works on the machine
 
+ESSENTIAL = {"name", "address", "url", "tls"}  # what is read without loading the whole record
 RECORD = "machine.json"
 CA = "ca.pem"
 CLIENT_CERT = "cert.pem"
@@ -74,7 +75,13 @@ class Store:
         return self.machines / name
 
     def read(self, name: str) -> dict[str, Any]:
-        """The record as plain data; raises NoSuchMachineError or StoreError."""
+        """The record as plain data, without loading it whole; raises NoSuchMachineError or StoreError."""
+        data = self._parse(name)
+        if not data.keys() >= ESSENTIAL:
+            raise StoreError(f"{self.directory(name) / RECORD} is not a record that this version reads")
+        return data
+
+    def _parse(self, name: str) -> dict[str, Any]:
         path = self.directory(name) / RECORD
         try:
             data = json.loads(path.read_bytes())
@@ -90,7 +97,7 @@ class Store:
         """The record; raises NoSuchMachineError or StoreError."""
         from machinekit.machine import SCHEMA, Machine
 
-        data = self.read(name)
+        data = self._parse(name)
         if data["schema"] > SCHEMA:
             raise StoreError(f'machine "{name}" was written by a newer machinekit', "upgrade machinekit")
         try:

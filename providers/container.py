@@ -18,6 +18,8 @@ from machinekit.errors import DriverError, PreCheckError
 from machinekit.machine import Birth, Image, Instance, Machine, Resource, State
 from machinekit.provider import Capabilities, Driver, Options, option
 
+from . import publish
+
 VOLUME = "volume"
 SHUT_DOWN = 30  # seconds for systemd inside
 STATES = {
@@ -44,7 +46,7 @@ class ContainerOptions(Options):
 
     image: str = option("image to boot (see machinekit image ls)", default="")
     network: str = option("network of the engine to join", default="bridge", min_length=1)
-    publish: tuple[str, ...] = option("[ADDRESS:]PORT:CONTAINER-PORT to forward from this computer", default=())
+    publish: tuple[str, ...] = option("[ADDRESS:]PORT:MACHINE-PORT[/udp] to forward from this computer", default=())
     cpus: float = option("CPUs it may use, 0 for all", default=0, ge=0)
     memory: str = option("memory it may use, such as 1G; empty for all", default="", pattern=r"^([1-9][0-9]*[MG])?$")
     engine: str = option(
@@ -53,9 +55,7 @@ class ContainerOptions(Options):
 
     def check(self) -> None:
         """Every published port is of the right form."""
-        for text in self.publish:
-            if not re.fullmatch(r"([0-9.]+:)?[0-9]{1,5}:[0-9]{1,5}(/(tcp|udp))?", text):
-                raise ValueError(f"--container-publish {text!r} is not [ADDRESS:]PORT:CONTAINER-PORT")
+        publish.check(self.publish, "--container-publish")
 
 
 class Container(Driver[ContainerOptions]):
@@ -189,9 +189,8 @@ class Container(Driver[ContainerOptions]):
                 Path("/proc/self/status").read_text(), cgroup_v2=Path("/sys/fs/cgroup/cgroup.controllers").exists()
             ),
         ]
-        for text in self.options.publish:
-            address = "" if text.count(":") > 1 else "127.0.0.1:"
-            options += ["--publish", address + text]
+        for port in map(publish.parse, self.options.publish):
+            options += ["--publish", f"{port.address}:{port.port}:{port.inner}/{port.protocol}"]
         if self.options.cpus:
             options += ["--cpus", str(self.options.cpus)]
         if self.options.memory:

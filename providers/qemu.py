@@ -20,7 +20,7 @@ from machinekit.errors import DeadlineError, DriverError, PreCheckError
 from machinekit.machine import Birth, Image, Instance, Machine, State
 from machinekit.provider import ENGINE_PORT, Capabilities, Driver, Options, option
 
-from . import processes
+from . import processes, publish
 from .qmp import Monitor
 
 PROGRAM = "qemu-system-x86_64"
@@ -32,7 +32,6 @@ KERNEL = "vmlinuz"  # an image that has these two boots them directly, any other
 INITRD = "initrd.img"
 POWER_OFF = 90.0  # seconds for the system to shut down
 SIZE = r"^[1-9][0-9]*[MG]$"
-PUBLISH = re.compile(r"(?:(?P<address>[0-9.]+):)?(?P<host>[0-9]{1,5}):(?P<guest>[0-9]{1,5})(?P<protocol>/udp|/tcp)?")
 
 
 @dataclass
@@ -43,15 +42,12 @@ class QemuOptions(Options):
     memory: str = option("memory, such as 1G or 512M", default="1G", pattern=SIZE)
     disk: str = option("size the disk may grow to, such as 20G", default="20G", pattern=SIZE)
     image: str = option("image to boot (see machinekit image ls)", default="")
-    publish: tuple[str, ...] = option("[ADDRESS:]PORT:GUEST-PORT[/udp] to forward from this computer", default=())
+    publish: tuple[str, ...] = option("[ADDRESS:]PORT:MACHINE-PORT[/udp] to forward from this computer", default=())
     accel: str = option("accelerator: auto, kvm or tcg", default="auto", pattern="^(auto|kvm|tcg)$")
 
     def check(self) -> None:
         """Every published port is of the right form and in range."""
-        for text in self.publish:
-            match = PUBLISH.fullmatch(text)
-            if not match or not all(1 <= int(match[part]) <= 65535 for part in ("host", "guest")):  # noqa: PLR2004
-                raise ValueError(f"--qemu-publish {text!r} is not [ADDRESS:]PORT:GUEST-PORT[/udp]")
+        publish.check(self.publish, "--qemu-publish")
 
 
 class Qemu(Driver[QemuOptions]):
@@ -206,10 +202,8 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _forward(text: str) -> str:
-    match = PUBLISH.fullmatch(text)
-    assert match is not None  # noqa: S101 (the options were checked)
-    protocol = (match["protocol"] or "/tcp")[1:]
-    return f"hostfwd={protocol}:{match['address'] or '127.0.0.1'}:{match['host']}-:{match['guest']}"
+    port = publish.parse(text)
+    return f"hostfwd={port.protocol}:{port.address}:{port.port}-:{port.inner}"
 
 
 def _forwarded(usernet: str) -> dict[int, int]:

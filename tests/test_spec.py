@@ -154,7 +154,7 @@ def test_every_driver_has_a_json_schema(name: str) -> None:
         ("qemu", {"memory": "0G"}, "--qemu-memory: "),
         ("qemu", {"publish": ("80",)}, "--qemu-publish '80' is not"),
         ("qemu", {"publish": ("65536:80",)}, "--qemu-publish '65536:80' is not"),
-        ("qemu", {"publish": ("8080:80,hostfwd=tcp::1-:1",)}, "is not [ADDRESS:]PORT:GUEST-PORT"),
+        ("qemu", {"publish": ("8080:80,hostfwd=tcp::1-:1",)}, "is not [ADDRESS:]PORT:MACHINE-PORT"),
         ("container", {"engine": "tcp://h:1"}, "--container-engine: "),
         ("container", {"publish": ("a:b",)}, "--container-publish 'a:b' is not"),
         ("none", {"url": "http://h"}, "--none-url: "),

@@ -14,6 +14,7 @@ from machinekit.errors import MachinekitError, UsageError
 TYPE_CHECKING = False  # see cli/command.py
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from machinekit.cli.command import Command
 
@@ -51,10 +52,13 @@ def main(argv: list[str] | None = None) -> int:
         if "_ARGCOMPLETE" in os.environ:
             from machinekit.cli.completion import complete
 
-            complete(parser_for(None))
+            try:
+                complete(parser_for(None, os.environ["COMP_LINE"].split()))
+            except UsageError:  # a driver's name that is not complete yet
+                complete(parser_for(None))
         if arguments in (["-v"], ["--version"]):
             arguments = ["version"]
-        parser = parser_for(_command_in(arguments))
+        parser = parser_for(_command_in(arguments), arguments)
         parsed = parser.parse_args(arguments)
         if parsed.debug or os.environ.get("MACHINE_DEBUG"):
             _show_debug()
@@ -75,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def parser_for(name: str | None) -> argparse.ArgumentParser:
+def parser_for(name: str | None, words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser with one command, or with all of them for help, errors and completion."""
     from machinekit.cli.command import Parser
 
@@ -96,6 +100,7 @@ def parser_for(name: str | None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", dest="command_name", required=True)
     for each in [name] if name else COMMANDS:
         command = load(each)
+        command.words = words
         about = (command.__doc__ or "").partition("\n")[0]
         sub = commands.add_parser(each, help=about, description=about, epilog=command.examples)
         command.arguments(sub)

@@ -11,6 +11,7 @@ from machinekit.errors import UsageError
 
 TYPE_CHECKING = False  # importing typing would cost a third of an interpreter start
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, NoReturn
 
     from machinekit.store import Store
@@ -22,6 +23,7 @@ class Command(ABC):
     """A command. The first line of its docstring is its help, `examples` closes it."""
 
     examples = ""
+    words: Sequence[str] = ()  # the whole command line, for a command whose options depend on it
 
     @abstractmethod
     def arguments(self, parser: argparse.ArgumentParser) -> None:

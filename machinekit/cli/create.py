@@ -23,7 +23,7 @@ class Create(Command):
         from machinekit import drivers
         from machinekit.cli import options
 
-        chosen = options.chosen_driver(sys.argv[1:])
+        chosen = options.chosen_driver(self.words)
         parser.add_argument("names", nargs="*", metavar="NAME", help=f'the machines, "{DEFAULT_MACHINE}" if none')
         driver = parser.add_argument(
             "-d", "--driver", default=chosen, help=f"{', '.join(drivers.names())} ({chosen}) [$MACHINE_DRIVER]"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from machinekit import client, dockerapi
 from machinekit.cli.command import DEFAULT_MACHINE, Command, from_store, machine_argument, store_of
-from machinekit.errors import MachinekitError, UsageError
+from machinekit.errors import MachinekitError, NoSuchMachineError, UsageError
 
 TYPE_CHECKING = False  # see cli/command.py
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Env(Command):
                 raise UsageError("-u takes no machine", 'eval "$(machinekit env -u)"')
             settings = dict.fromkeys(client.VARIABLES)
             if args.no_proxy and (name := os.environ.get("DOCKER_MACHINE_NAME")):
-                settings |= client.proxy_restored(store_of(args).read(name)["address"], os.environ)
+                with suppress(NoSuchMachineError):  # it may be gone by now
+                    settings |= client.proxy_restored(store_of(args).read(name)["address"], os.environ)
         else:
             name = args.name or DEFAULT_MACHINE
             record, directory = _checked(args, name)

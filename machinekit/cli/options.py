@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any, get_type_hints
 
 from machinekit.drivers import flag, load, variables
@@ -18,7 +19,7 @@ DRIVER = "driver option "
 ENGINE_VARIABLES = {"install_url": "MACHINE_DOCKER_INSTALL_URL", "registry_mirrors": "ENGINE_REGISTRY_MIRROR"}
 
 
-def chosen_driver(words: list[str]) -> str:
+def chosen_driver(words: Sequence[str]) -> str:
     """The driver that a command line names, before it is parsed: its options are not known until then."""
     from machinekit.providers import DEFAULT
 

@@ -62,7 +62,8 @@ def test_a_bare_system_becomes_a_docker_host(lab: Lab, cli: Cli, busybox: Path, 
 
 def test_power_and_a_changed_address(lab: Lab, cli: Cli) -> None:
     lab.rootfs("debian-12+engine")
-    cli("create", "-d", "container", "a", "b")
+    cli("create", "-d", "container", "a")
+    cli("create", "-d", "container", "b")
     first = cli("ip", "a", "b").split()
     assert cli("status", "a") == "Running\n"
     cli("stop", "a", "b")
