@@ -73,6 +73,8 @@ def create(store: Store, name: str, *, driver: str, options: Options, spec: Spec
 def check_driver(work: Work) -> None:
     """Checking the driver"""
     work.driver.check()
+    for remark in work.driver.remarks():
+        work.note(remark)
     if kind := work.driver.capabilities.image:
         library = images.Images(work.store.images)
         if not library.find(kind, _image_name(work)):

@@ -131,6 +131,10 @@ class Driver(ABC, Generic[OptionsT]):
     def check(self) -> None:
         """Raise PreCheckError when create cannot work: credentials, quota, programs, options."""
 
+    def remarks(self) -> list[str]:
+        """What a person should know before the instance is made, a line each."""
+        return []
+
     @abstractmethod
     def create(self, birth: Birth) -> None:
         """Make the instance, or go on with the one that carries our uid; it starts or has started."""

@@ -71,6 +71,11 @@ class Qemu(Driver[QemuOptions]):
         if self.options.accel == "kvm" and (why := _no_kvm()):
             raise PreCheckError(f"KVM cannot be used: {why}", "use --qemu-accel tcg, or auto")
 
+    def remarks(self) -> list[str]:
+        """Without KVM everything takes several times as long."""
+        why = _no_kvm() if self.options.accel == "auto" else ""
+        return [f"KVM cannot be used here ({why}): the machine is emulated, which is slow"] if why else []
+
     def create(self, birth: Birth) -> None:
         """Make the disk and the seed where they are missing, then boot."""
         assert birth.image is not None  # noqa: S101 (capabilities ask for one)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-SLOW = 1.0  # seconds from which a step's duration is worth a line
+SLOW = 0.1  # seconds from which a step's duration is worth a line
 
 
 class PlainProgress:

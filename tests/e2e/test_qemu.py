@@ -34,7 +34,9 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def machine(cli: Cli, port: int) -> str:
     """The machine."""
-    cli("create", "--qemu-publish", f"{port}:8080", "--qemu-memory", "1G", "vm")
+    said = cli("create", "--qemu-publish", f"{port}:8080", "--qemu-memory", "1G", "vm")
+    kvm = any(flag in Path("/proc/cpuinfo").read_text().split() for flag in ("vmx", "svm"))
+    assert ("KVM cannot be used here" in said) is not (kvm and os.access("/dev/kvm", os.W_OK))
     return "vm"
 
 
