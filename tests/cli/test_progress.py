@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 def tell(shown: Progress) -> None:
     shown.step("a", "Creating the instance")
-    shown.done("a", 0.2)
+    shown.done("a", 0.04)
     shown.step("a", "Waiting [for] an address")
     shown.note("b", "a [note]")
     shown.done("a", 1.26)
