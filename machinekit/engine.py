@@ -94,7 +94,7 @@ def parse_facts(lines: list[str]) -> Facts:
             continue
         if key.startswith("sha256 "):
             facts.files[key.removeprefix("sha256 ")] = value
-        elif hasattr(facts, key):
+        elif isinstance(getattr(Facts, key, None), str):  # the fields that are texts, and nothing else
             setattr(facts, key, value)
     return facts
 

@@ -286,3 +286,10 @@ def test_installed(engine_: str, dockerd: str, there: bool) -> None:
 def test_no_engine_where_none_is_installed_is_an_error() -> None:
     with pytest.raises(EngineError, match="no dockerd on the host"):
         engine.installed(Spec(engine="none"), Facts())
+
+
+@pytest.mark.parametrize(
+    "line", ["machinekit:system=x", "machinekit:files=x", "machinekit:__class__=x", "machinekit:x=y"]
+)
+def test_a_host_can_only_tell_facts(line: str) -> None:
+    assert engine.parse_facts([line]) == engine.Facts()
