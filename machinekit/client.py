@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 SHELLS = ("bash", "zsh", "sh", "fish", "powershell", "cmd", "tcsh", "emacs", "json", "dotenv")
+ALIASES = {"csh": "tcsh", "pwsh": "powershell", "ksh": "sh", "dash": "sh", "ash": "sh"}
 VARIABLES = ("DOCKER_TLS_VERIFY", "DOCKER_HOST", "DOCKER_CERT_PATH", "DOCKER_MACHINE_NAME")
 
 

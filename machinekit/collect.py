@@ -37,11 +37,11 @@ def state(store: Store, name: str) -> State:
     return found.state if found else State.NOT_FOUND
 
 
-def rows(store: Store, names: Iterable[str], patience: float) -> list[Row]:
+def rows(store: Store, names: Iterable[str], patience: float, *, engines: bool = True) -> list[Row]:
     """One row a machine, in order; a machine that cannot be read or asked has the reason in `error`.
 
     Each provider is asked once for all of its machines; engines are asked in parallel for at most
-    `patience` seconds.
+    `patience` seconds, or not at all without `engines`.
     """
     table = {name: Row(name) for name in names}
     machines = []
@@ -55,6 +55,8 @@ def rows(store: Store, names: Iterable[str], patience: float) -> list[Row]:
         row.driver, row.url, row.active = machine.driver, machine.url, active(machine)
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         _states(store, machines, table, pool)
+        if not engines:
+            return list(table.values())
         running = [machine for machine in machines if table[machine.name].state is State.RUNNING and machine.url]
         list(pool.map(lambda machine: _engine(store, machine, table[machine.name], patience), running))
     return list(table.values())
@@ -79,8 +81,10 @@ def _states(
         try:
             found: dict[str, Instance | None] = type(mine[0]).find_all(mine)
         except MachinekitError as error:
-            for driver in mine:
-                table[driver.machine.name].state, table[driver.machine.name].error = State.ERROR, error.message
+            if len(mine) > 1:  # one account's or one engine's trouble is not the others'
+                list(map(ask, ([driver] for driver in mine)))
+            else:
+                table[mine[0].machine.name].state, table[mine[0].machine.name].error = State.ERROR, error.message
             return
         for driver in mine:
             instance = found.get(driver.machine.uid)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import tenacity
 
-from machinekit import dockerapi, engine, keys
+from machinekit import dockerapi, dockercontext, engine, keys
 from machinekit.errors import DeadlineError, EngineError, GoneError, RemoteError
-from machinekit.machine import Instance, State
-from machinekit.store import CA, CA_KEY, KNOWN_HOSTS, SERVER_CERT, SERVER_KEY
+from machinekit.machine import Instance, Phase, State
+from machinekit.store import CA, CA_KEY, CLIENT_CERT, CLIENT_KEY, KNOWN_HOSTS, SERVER_CERT, SERVER_KEY
 from machinekit.work import Step, Work, ssh_host
 
 ADDRESS = 300.0  # seconds: how long each wait goes on
@@ -29,7 +31,7 @@ def find_address(work: Work) -> None:
             f'the instance of "{work.machine.name}" does not exist any more',
             f"machinekit rm {work.machine.name}, then create it again",
         )
-    if found.state is State.STOPPED:
+    if found.state in (State.STOPPED, State.PAUSED):
         work.driver.start()
         work.changed.append("started")
     work.place(_poll_address(work))
@@ -84,7 +86,7 @@ def configure_engine(work: Work) -> None:
 
     The engine's journal is above; what was there before was put back.
     """
-    renew_server_certificate(work)
+    renew_certificates(work)
     files = engine.wanted_files(
         work.spec,
         work.facts,
@@ -95,11 +97,16 @@ def configure_engine(work: Work) -> None:
             engine.CERT: work.read(SERVER_CERT),
             engine.KEY: work.read(SERVER_KEY),
         },
+        original=work.machine.uid if work.machine.phase is Phase.CREATING else "",
     )
+    if engine.owned_by_another(work.facts, work.machine.uid):
+        work.note("another machine of machinekit was made of this server; its certificates are replaced")
     differing = engine.to_change(files, work.facts)
     if differing or work.facts.pending == "yes":
-        work.connected().run(engine.configure_script(differing, work.facts), patience=CONFIGURE)
-        work.changed.append("engine configured")
+        work.connected().run(engine.configure_script(differing, work.facts, work.machine.uid), patience=CONFIGURE)
+        certificates = {engine.CA, engine.CERT, engine.KEY}
+        only = differing and certificates.issuperset(file.path for file in differing)
+        work.changed.append("certificates renewed" if only else "engine configured")
     elif work.facts.active != "yes":
         work.connected().run(engine.start_script(), patience=CONFIGURE)
         work.changed.append("engine started")
@@ -117,20 +124,26 @@ def verify_engine(work: Work) -> None:
         stop=tenacity.stop_after_delay(ENGINE if work.changed else dockerapi.PATIENCE),
         reraise=True,
     )
-    retrying(dockerapi.ping, work.machine.url, tls)
+    retrying(dockerapi.version, work.machine.url, tls)
+    dockercontext.refresh(work.machine.name, work.machine.uid, work.machine.url, tls)
 
 
-def renew_server_certificate(work: Work) -> None:
-    """Issue a server certificate when there is none, it is about to end, or it misses the address."""
+def renew_certificates(work: Work) -> None:
+    """Issue each certificate that is missing, about to end, or without one of the machine's names."""
     machine = work.machine
     names = [machine.address, machine.name, "localhost", "127.0.0.1", *work.spec.tls_sans]
-    if (work.directory / SERVER_CERT).exists() and not keys.must_renew(work.read(SERVER_CERT), names):
+    _renew(work, SERVER_CERT, SERVER_KEY, names, lambda ca: keys.server(ca, names))
+    _renew(work, CLIENT_CERT, CLIENT_KEY, (), lambda ca: keys.client(ca, machine.name))
+
+
+def _renew(work: Work, cert: str, key: str, names: Iterable[str], issue: Callable[[keys.Pair], keys.Pair]) -> None:
+    if (work.directory / cert).exists() and not keys.must_renew(work.read(cert), names):
         return
-    pair = keys.server(keys.Pair(work.read(CA), work.read(CA_KEY)), names)
+    pair = issue(keys.Pair(work.read(CA), work.read(CA_KEY)))
     # without a certificate the pair is made anew, so a crash in between leaves none that does not match
-    (work.directory / SERVER_CERT).unlink(missing_ok=True)
-    work.write(SERVER_KEY, pair.key)
-    work.write(SERVER_CERT, pair.cert)
+    (work.directory / cert).unlink(missing_ok=True)
+    work.write(key, pair.key)
+    work.write(cert, pair.cert)
 
 
 def steps(work: Work) -> tuple[Step, ...]:

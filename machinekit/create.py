@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from machinekit import cloudinit, converge, images, keys
+from machinekit import cloudinit, converge, drivers, images, keys
 from machinekit.drivers import flag
 from machinekit.errors import MachinekitError, NoSuchMachineError, PreCheckError, SpecChangedError, UsageError
 from machinekit.machine import Birth, Image, Machine, Phase
@@ -50,6 +50,10 @@ def create(store: Store, name: str, *, driver: str, options: Options, spec: Spec
         except NoSuchMachineError:
             machine = wanted
             store.reserve(machine)
+        if machine.phase is Phase.CREATING and _flags(machine) != _flags(wanted) and not _has_begun(machine):
+            store.remove(name)  # nothing is made yet: what is asked for now counts
+            machine = wanted
+            store.reserve(machine)
         if machine.phase is Phase.CREATING and machine.spec != wanted.spec:
             machine.spec = wanted.spec  # no engine is in use yet: a refused setting can be mended without starting over
             store.save(machine)
@@ -75,6 +79,8 @@ def check_driver(work: Work) -> None:
     work.driver.check()
     for remark in work.driver.remarks():
         work.note(remark)
+    if not work.driver.capabilities.ssh and work.spec != Spec():
+        work.note(f"driver {work.machine.driver} does not configure the engine: its options count for nothing")
     if kind := work.driver.capabilities.image:
         library = images.Images(work.store.images)
         if not library.find(kind, _image_name(work)):
@@ -87,10 +93,10 @@ def make_keys(work: Work) -> None:
     if not work.driver.capabilities.ssh:
         _copy_certificates(work)
         return
-    private, public = keys.ssh_key(f"machinekit {machine.name}")
-    work.write(SSH_KEY, private)
-    work.write(SSH_KEY_PUBLIC, public.encode() + b"\n")
-    if work.driver.capabilities.births:
+    if work.driver.capabilities.births:  # nobody would put our key on a host that is there already
+        private, public = keys.ssh_key(f"machinekit {machine.name}")
+        work.write(SSH_KEY, private)
+        work.write(SSH_KEY_PUBLIC, public.encode() + b"\n")
         host_private, host_public = keys.ssh_key(machine.name)
         work.write(HOST_KEY, host_private)
         work.write(HOST_KEY_PUBLIC, host_public.encode() + b"\n")
@@ -184,6 +190,12 @@ def _refuse_changes(machine: Machine, wanted: Machine) -> None:
             f'Docker machine "{machine.name}" already exists, with other options:\n' + "\n".join(changes),
             f"to replace it: machinekit rm {machine.name}, then create it again",
         )
+
+
+def _has_begun(machine: Machine) -> bool:
+    """Whether an instance may exist: its making begins once the image is found, where it is ours to make."""
+    births = drivers.load(machine.driver).capabilities.births
+    return births and (find_image.__name__ in machine.done or bool(machine.resources))
 
 
 def _flags(machine: Machine) -> dict[str, Any]:

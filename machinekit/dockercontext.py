@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,44 +26,66 @@ def use(name: str, uid: str, url: str, certificates: Path | None) -> None:
 
     Raises MachinekitError when a context of that name is not ours, StoreError when it cannot be written.
     """
+    if name == "default" or len(name) < 2:  # noqa: PLR2004 (the docker client's own rules)
+        raise MachinekitError(
+            f'the docker client lets no context be called "{name}"',
+            f'use eval "$(machinekit env {name})", or a machine of another name',
+        )
     if _owner(name) not in (None, uid):
         raise MachinekitError(
             f'there is a docker context "{name}" already, and it is not this machine\'s',
             f"docker context rm {name}, or use machinekit env {name}",
         )
+    with _reported("write"):
+        _write(name, uid, url, certificates)
+        _make_current(name)
+
+
+def refresh(name: str, uid: str, url: str, certificates: Path | None) -> None:
+    """Bring the machine's context up to date where it has one."""
+    if _is_ours(name, uid):
+        with _reported("write"):
+            _write(name, uid, url, certificates)
+
+
+def _write(name: str, uid: str, url: str, certificates: Path | None) -> None:
     meta = {
         "Name": name,
         "Metadata": {"Description": f"machinekit machine {name}", MARK: uid},
         "Endpoints": {"docker": {"Host": url, "SkipTLSVerify": False}},
     }
+    _meta(name).mkdir(mode=0o755, parents=True, exist_ok=True)
+    _replace(_meta(name) / "meta.json", json.dumps(meta).encode())
+    if certificates:
+        folder = _tls(name) / "docker"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file in (CA, CLIENT_CERT, CLIENT_KEY):
+            _replace(folder / file, (certificates / file).read_bytes())
+
+
+def remove(name: str, uid: str) -> None:
+    """Remove the machine's context if it has one; the client goes back to its default."""
+    if _is_ours(name, uid):
+        with _reported("remove"):
+            if _config().get("currentContext") == name:
+                _make_current("")
+            shutil.rmtree(_tls(name), ignore_errors=True)
+            shutil.rmtree(_meta(name))
+
+
+@contextmanager
+def _reported(doing: str) -> Iterator[None]:
     try:
-        _meta(name).mkdir(mode=0o755, parents=True, exist_ok=True)
-        _replace(_meta(name) / "meta.json", json.dumps(meta).encode())
-        if certificates:
-            folder = _tls(name) / "docker"
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for file in (CA, CLIENT_CERT, CLIENT_KEY):
-                _replace(folder / file, (certificates / file).read_bytes())
-        _make_current(name)
+        yield
     except OSError as error:
-        raise StoreError(f"cannot write the docker context: {error}", "check the folder's permissions") from None
+        raise StoreError(f"cannot {doing} the docker context: {error}", "check the folder's permissions") from None
 
 
-def remove(name: str, uid: str) -> bool:
-    """Remove the machine's context if it has one; the client goes back to its default. Returns whether it had one."""
+def _is_ours(name: str, uid: str) -> bool:
     try:
-        if _owner(name) != uid:
-            return False
+        return _owner(name) == uid
     except StoreError:
         return False  # what we cannot even read is not of our making
-    try:
-        if _config().get("currentContext") == name:
-            _make_current("")
-        shutil.rmtree(_tls(name), ignore_errors=True)
-        shutil.rmtree(_meta(name))
-    except OSError as error:
-        raise StoreError(f"cannot remove the docker context: {error}", "check the folder's permissions") from None
-    return True
 
 
 def _folder() -> Path:

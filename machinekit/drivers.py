@@ -39,8 +39,7 @@ def bind(machine: Machine, directory: Path, save: Callable[[], None] = lambda: N
     options = dict(machine.options)
     for field, info in driver.Options.infos().items():
         if info.secret:
-            value = next((os.environ[v] for v in variables(machine.driver, field, info.aliases) if v in os.environ), "")
-            options[field] = value
+            options[field] = from_environment(machine.driver, field, info.aliases)
     try:
         return driver(machine, driver.Options(**options), directory, save)
     except TypeError as error:
@@ -48,6 +47,11 @@ def bind(machine: Machine, directory: Path, save: Callable[[], None] = lambda: N
             f'the options of "{machine.name}" are not those of driver {machine.driver}: {error}',
             "another version of the driver may have made it",
         ) from None
+
+
+def from_environment(driver: str, field: str, aliases: tuple[str, ...]) -> str:
+    """The first of an option's environment variables that is not empty."""
+    return next((text for variable in variables(driver, field, aliases) if (text := os.environ.get(variable))), "")
 
 
 def flag(driver: str, field: str) -> str:

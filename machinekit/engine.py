@@ -15,6 +15,7 @@ from machinekit.render import render, static
 from machinekit.spec import Spec
 
 DAEMON_JSON = "/etc/docker/daemon.json"
+ORIGINAL = "/etc/docker/daemon.json.before-"  # and the machine's uid: what was there before us
 CA = "/etc/docker/ca.pem"
 CERT = "/etc/docker/server.pem"
 KEY = "/etc/docker/server-key.pem"
@@ -50,7 +51,6 @@ class Facts:
     os_id: str = ""
     os_like: str = ""
     os_version: str = ""
-    clock: str = "0"
     init: str = ""
     dockerd: str = ""
     active: str = "no"
@@ -58,6 +58,7 @@ class Facts:
     pending: str = "no"
     daemon_json: str = ""
     files: dict[str, str] = field(default_factory=dict)
+    originals: dict[str, str] = field(default_factory=dict)  # by machine uid
 
     @property
     def system(self) -> str:
@@ -94,6 +95,8 @@ def parse_facts(lines: list[str]) -> Facts:
             continue
         if key.startswith("sha256 "):
             facts.files[key.removeprefix("sha256 ")] = value
+        elif key.startswith("original "):
+            facts.originals[key.removeprefix("original ")] = value
         elif isinstance(getattr(Facts, key, None), str):  # the fields that are texts, and nothing else
             setattr(facts, key, value)
     return facts
@@ -107,18 +110,18 @@ def install_script(spec: Spec, facts: Facts) -> str:
     if spec.engine == "script":
         script = render("engine/script.sh.j2", url=spec.install_url)
     else:
-        family = next((FAMILIES[i] for i in (facts.os_id, *facts.os_like.split()) if i in FAMILIES), "")
-        if not family:
+        system = next((name for name in (facts.os_id, *facts.os_like.split()) if name in FAMILIES), "")
+        if not system:
             raise UsageError(
                 f"no engine packages are known for {facts.system} (os-release: ID={facts.os_id!r}, "
                 f"ID_LIKE={facts.os_like!r})",
                 "install the engine yourself and use --engine none, or give --engine script with a URL",
             )
-        system = facts.os_id if facts.os_id in FAMILIES else family
-        script = render(
-            f"engine/{spec.engine}/{family}.sh.j2", repository=f"{REPOSITORY}/{system}", fingerprint=FINGERPRINT
-        )
-    return f"set -e\n( {script})\n{probe_script()}"  # a failed installation ends here
+        template = f"engine/{spec.engine}/{FAMILIES[system]}.sh.j2"
+        script = render(template, repository=f"{REPOSITORY}/{system}", fingerprint=FINGERPRINT)
+    # the marker outlives an installation that is cut off, whose half-unpacked dockerd is no engine
+    marker = "mkdir -p /var/lib/machinekit\n: >/var/lib/machinekit/installing\n"
+    return f"set -e\n{marker}( {script})\nrm -r /var/lib/machinekit\n{probe_script()}"
 
 
 def installed(spec: Spec, facts: Facts) -> bool:
@@ -128,17 +131,27 @@ def installed(spec: Spec, facts: Facts) -> bool:
     return bool(facts.dockerd)
 
 
-def wanted_files(spec: Spec, facts: Facts, *, driver: str, listen: str, certificates: dict[str, bytes]) -> list[File]:
+def wanted_files(
+    spec: Spec, facts: Facts, *, driver: str, listen: str, certificates: dict[str, bytes], original: str = ""
+) -> list[File]:
     """Every file we manage on the host, as it should be.
 
-    `listen` is the engine's TCP address, such as tcp://0.0.0.0:2376; `certificates` are by path.
+    `listen` is the engine's TCP address, such as tcp://0.0.0.0:2376; `certificates` are by path. With `original`
+    our settings are merged with what was there before us, not with what is there now: an earlier try may have
+    left settings that were taken back.
     """
     files = [File(path, content, "0600" if path == KEY else "0644") for path, content in certificates.items()]
-    current = _current(facts)
-    wanted = daemon_settings(current, spec, driver=driver, listen=listen, unit_hosts=_hosts(facts.exec_start))
+    current = _settings(facts.daemon_json)
+    base = _settings(facts.originals[original]) if original in facts.originals else current
+    wanted = daemon_settings(base, spec, driver=driver, listen=listen, unit_hosts=_hosts(facts.exec_start))
     # a file that says the same in other words stays as its owner wrote it
     text = base64.b64decode(facts.daemon_json) if wanted == current else json.dumps(wanted, indent=2).encode() + b"\n"
     return [*files, File(DAEMON_JSON, text), File(DROP_IN, drop_in(spec, facts.exec_start).encode())]
+
+
+def owned_by_another(facts: Facts, uid: str) -> bool:
+    """Whether another machine's record was the last to configure this host, and ours never did."""
+    return bool(facts.originals) and uid not in facts.originals
 
 
 def to_change(files: list[File], facts: Facts) -> list[File]:
@@ -149,9 +162,15 @@ def to_change(files: list[File], facts: Facts) -> list[File]:
     return [file for file in files if there.get(file.path) != hashlib.sha256(file.content).hexdigest()]
 
 
-def configure_script(files: list[File], facts: Facts) -> str:
-    """The script that puts the files in place and restarts the engine."""
-    return render("engine/configure.sh.j2", files=files, dockerd=facts.dockerd)
+def configure_script(files: list[File], facts: Facts, uid: str) -> str:
+    """The script that puts the files in place and restarts the engine, or puts everything back."""
+    return render(
+        "engine/configure.sh.j2",
+        files=files,
+        managed=[CA, CERT, KEY, DAEMON_JSON, DROP_IN],
+        original=ORIGINAL + uid,
+        dockerd=facts.dockerd,
+    )
 
 
 def start_script() -> str:
@@ -207,11 +226,9 @@ def _hosts(exec_start: str) -> list[str]:
     return re.findall(r"(?:^|\s)(?:-H[=\s]?|--host[=\s])(\S+)", exec_start)
 
 
-def _current(facts: Facts) -> dict[str, Any]:
-    if not facts.daemon_json:
-        return {}
+def _settings(encoded: str) -> dict[str, Any]:
     try:
-        current = json.loads(base64.b64decode(facts.daemon_json) or b"{}")
+        current = json.loads(base64.b64decode(encoded) or b"{}")
     except (ValueError, binascii.Error) as error:
         raise EngineError(f"{DAEMON_JSON} on the host is not valid JSON: {error}", "mend it by hand") from None
     if not isinstance(current, dict):

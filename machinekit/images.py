@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from machinekit.machine import Image
 
 log = logging.getLogger(__name__)
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
 DEFAULT = "debian-12"
 WITH_ENGINE = "+engine"
 RELEASES = {"debian-11": "bullseye", "debian-12": "bookworm", "debian-13": "trixie"}
@@ -77,10 +80,14 @@ class Images:
     def find(self, kind: str, name: str) -> Image | None:
         """The image, or None."""
         path = self.directory / kind / name
+        if not NAME.fullmatch(name):
+            raise UsageError(f"{name!r} is not a name for an image", f"such as {DEFAULT}{WITH_ENGINE}")
         try:
             about = json.loads((path / ABOUT).read_bytes())
         except FileNotFoundError:
             return None
+        except ValueError:
+            raise MachinekitError(f"{path / ABOUT} cannot be read", f"machinekit image build {name}") from None
         return Image(name, kind, path, about["build"], about["created"])
 
     def ensure(self, kind: str, name: str, say: Callable[[str], None]) -> Image:
@@ -97,17 +104,21 @@ class Images:
         with FileLock(target.with_name(f".lock-{name}"), mode=0o600):
             if not again and (image := self.find(kind, name)):
                 return image
-            draft = target.with_name(f".draft-{name}")
-            _remove(draft)
-            draft.mkdir(mode=0o700)
+            for left in target.parent.glob(f".draft-{name}-*"):  # of builds that were killed
+                _remove(left)
+            # a build that was killed may have left a program that still writes into its own draft
+            draft = Path(tempfile.mkdtemp(prefix=f".draft-{name}-", dir=target.parent))
             started = time.monotonic()
             say(f"building the {kind} image {name} from Debian's packages, which takes a minute or two")
             try:
                 _build_disk(draft, name) if kind == "disk" else _bootstrap(name, draft / ROOTFS, _BASE, _FOR_ROOTFS)
                 about = {"build": uuid.uuid4().hex[:12], "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
                 (draft / ABOUT).write_text(json.dumps(about))
+                for file in draft.iterdir():
+                    _sync(file)
                 _remove(target)
                 draft.rename(target)
+                _sync(target.parent)
             finally:
                 _remove(draft)
             say(f"built {name} in {time.monotonic() - started:.0f} s")
@@ -126,11 +137,13 @@ class Images:
             raise UsageError(
                 f'no image "{name}" is here or can be built', f"can be built: {', '.join(RELEASES)} (and +engine)"
             )
-        missing = [program for program in ("mmdebstrap", "mke2fs") if not shutil.which(program, path=_path())]
+        needed = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"}
+        if os.geteuid() != 0:
+            needed["newuidmap"] = "uidmap"  # for a user namespace
+        missing = [program for program in needed if not shutil.which(program, path=_path())]
         if missing:
-            raise PreCheckError(
-                f"building an image needs {' and '.join(missing)}", "apt-get install mmdebstrap e2fsprogs"
-            )
+            packages = " ".join(needed[program] for program in missing)
+            raise PreCheckError(f"building an image needs {' and '.join(missing)}", f"apt-get install {packages}")
 
 
 def size(image: Image) -> int:
@@ -184,6 +197,12 @@ def _run(command: list[str]) -> None:
     if result.returncode != 0:
         tail = "\n".join((result.stdout + result.stderr).splitlines()[-15:])
         raise MachinekitError(f"{command[0]} failed with exit code {result.returncode}:\n{tail}", "see the lines above")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def _path() -> str:

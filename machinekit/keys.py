@@ -71,11 +71,6 @@ def must_renew(cert: bytes, names: Iterable[str], now: datetime | None = None) -
     return left < life * RENEW_AT or not {_general_name(name) for name in names} <= set(_names(certificate))
 
 
-def expires(cert: bytes) -> datetime:
-    """When a certificate ends, UTC."""
-    return x509.load_pem_x509_certificate(cert).not_valid_after_utc
-
-
 def _names(certificate: x509.Certificate) -> list[x509.GeneralName]:
     try:
         return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from machinekit import converge, dockercontext, keys
+from machinekit import converge, dockercontext
 from machinekit.errors import MachinekitError
-from machinekit.machine import Phase, Resource, State
-from machinekit.store import CA, CA_KEY, CLIENT_CERT, CLIENT_KEY, SERVER_CERT, Store
+from machinekit.machine import Phase, State
+from machinekit.store import CLIENT_CERT, SERVER_CERT, Store
 from machinekit.work import Progress, Work, run, working_on
 
 
@@ -57,11 +57,8 @@ def regenerate_certs(store: Store, name: str, progress: Progress, *, client: boo
             raise MachinekitError(
                 f'the certificates of "{name}" are not ours to renew', "its engine was set up by others"
             )
-        if client:
-            pair = keys.client(keys.Pair(work.read(CA), work.read(CA_KEY)), name)
-            work.write(CLIENT_KEY, pair.key)
-            work.write(CLIENT_CERT, pair.cert)
-        (work.directory / SERVER_CERT).unlink(missing_ok=True)  # what is missing is issued anew
+        for file in (SERVER_CERT, CLIENT_CERT) if client else (SERVER_CERT,):
+            (work.directory / file).unlink(missing_ok=True)  # what is missing is issued anew
         run(work, converge.steps(work))
         return work.changed
 
@@ -72,28 +69,37 @@ def remove(store: Store, name: str, progress: Progress, *, force: bool = False) 
     With `force` the record goes even when the provider fails, which may leave something that costs money;
     the failure is noted.
     """
-    with working_on(store, name, "rm", progress) as work:
+    if not store.exists(name):
+        store.load(name)  # says that there is none
+    with store.lock(name, "rm", lambda holder: progress.note(name, f"waiting: {holder}")):
         progress.step(name, "Removing")
-        machine = work.machine
-        machine.phase = Phase.REMOVING
-        work.save()
-        releases = [partial(_release, work, resource) for resource in reversed(machine.resources)]
-        removals: list[Callable[[], None]] = [work.driver.destroy, *releases]
-        for removal in removals:
-            try:
-                removal()
-            except MachinekitError as error:
-                if not force:
-                    raise
-                work.note(f"forgotten, but not removed at its provider: {error.message}")
-        dockercontext.remove(name, machine.uid)
+        with _forced(force, name, progress):
+            work = Work(store, store.load(name), progress)
+            adopted = work.machine.phase is Phase.READY and not work.driver.capabilities.births
+            work.machine.phase = Phase.REMOVING
+            work.save()
+            with _forced(force, name, progress):
+                work.driver.destroy()
+            for resource in reversed(list(work.machine.resources)):
+                with _forced(force, name, progress):
+                    work.driver.release(resource)
+                    work.machine.resources.remove(resource)
+                    work.save()
+            dockercontext.remove(name, work.machine.uid)
+            if adopted and work.driver.capabilities.ssh:
+                work.note("the server stays as it is, with its engine and our settings in /etc/docker")
         store.remove(name)
 
 
-def _release(work: Work, resource: Resource) -> None:
-    work.driver.release(resource)
-    work.machine.resources.remove(resource)
-    work.save()
+@contextmanager
+def _forced(force: bool, name: str, progress: Progress) -> Iterator[None]:
+    """Go on after a failure when that is wanted, and say what it was."""
+    try:
+        yield
+    except MachinekitError as error:
+        if not force:
+            raise
+        progress.note(name, f"forgotten, but perhaps not gone: {error.message}")
 
 
 def _needs_power(work: Work) -> None:

@@ -1,8 +1,8 @@
 """The contract between the core and a driver; all that a driver may know of the core.
 
 A driver is one file with one declaration: an options dataclass, whose fields are made by `option`,
-and a `Driver` class that names it. Flags, environment variables, validation, JSON Schema and docs
-come from that one declaration. It is a dataclass and not a pydantic model so that reading the state
+and a `Driver` class that names it. Flags, environment variables, validation and help come from that
+one declaration. It is a dataclass and not a pydantic model so that reading the state
 of a machine stays light: see docs/decisions/0002.
 """
 
@@ -51,7 +51,7 @@ class Options:
     """Base of every driver's options. `check` may refuse what single-field rules cannot see."""
 
     def check(self) -> None:
-        """Raise ValueError, saying what is wrong, when values do not fit each other."""
+        """Put values into their final form; raise ValueError, saying what is wrong, when they do not fit each other."""
 
     @classmethod
     def infos(cls) -> dict[str, OptionInfo]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -14,6 +14,12 @@ from pydantic_core import ErrorDetails
 from machinekit.errors import UsageError
 from machinekit.provider import Driver, Options
 
+# dockerd's flags whose form daemon.json does not share
+FLAGS_ONLY = {
+    "add-runtime": "runtimes",
+    "default-address-pool": "default-address-pools",
+    "default-ulimit": "default-ulimits",
+}
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9\-.]{0,62}")  # Docker Machine's rule, at most a host name's 63 characters
 
 
@@ -36,12 +42,31 @@ def _pairs(values: tuple[str, ...]) -> tuple[str, ...]:
 
 def _single_lines(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
-        if "\n" in value:
-            raise ValueError(f"{value!r} has a line break, which a systemd unit cannot carry")
+        if not value.isprintable():
+            raise ValueError(f"{value!r} has a control character, which a systemd unit cannot carry")
+    return values
+
+
+def _dockerd_options(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        name = value.partition("=")[0]
+        if name in FLAGS_ONLY:
+            raise ValueError(f"{name} is called {FLAGS_ONLY[name]} in daemon.json and takes JSON there")
+        if name.startswith("tls") or name in ("H", "host", "hosts"):
+            raise ValueError(f"{name} is machinekit's own to set")
+    return values
+
+
+def _host_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:.]+", value):
+            raise ValueError(f"{value!r} is neither a host name nor an address")
     return values
 
 
 Pairs = Annotated[tuple[str, ...], AfterValidator(_pairs)]
+DockerdOptions = Annotated[Pairs, AfterValidator(_dockerd_options)]
+HostNames = Annotated[tuple[str, ...], AfterValidator(_host_names)]
 Lines = Annotated[Pairs, AfterValidator(_single_lines)]
 
 
@@ -55,13 +80,13 @@ class Spec(BaseModel):
         description="where the engine comes from: distro, docker, script or none",
     )
     install_url: str = Field(default="", description="the script to install the engine with (--engine script)")
-    opts: Pairs = Field(default=(), description="dockerd option, name=value, the value JSON or text")
+    opts: DockerdOptions = Field(default=(), description="dockerd option, name=value, the value JSON or text")
     labels: Pairs = Field(default=(), description="engine label, name=value")
     env: Lines = Field(default=(), description="engine environment, NAME=value")
     insecure_registries: tuple[str, ...] = Field(default=(), description="registry to talk to without verified TLS")
     registry_mirrors: tuple[str, ...] = Field(default=(), description="registry mirror URL")
     storage_driver: str = Field(default="", description="storage driver of the engine")
-    tls_sans: tuple[str, ...] = Field(default=(), description="further name or address in the server certificate")
+    tls_sans: HostNames = Field(default=(), description="further name or address in the server certificate")
 
     def model_post_init(self, context: Any) -> None:
         """Refuse what no single field can see."""
@@ -106,7 +131,8 @@ def parse_options(name: str, driver: type[Driver[Any]], values: dict[str, Any]) 
     try:
         options = driver.Options(**dict(validated(**values)))
     except ValidationError as error:
-        raise _usage_error(error, lambda field: flag(name, field), validated.model_fields) from None
+        secrets = {field for field, info in driver.Options.infos().items() if info.secret}
+        raise _usage_error(error, lambda field: flag(name, field), validated.model_fields, secrets) from None
     try:
         options.check()
     except ValueError as error:
@@ -121,8 +147,17 @@ def storable(options: Options) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
-def _usage_error(error: ValidationError, flag: Callable[[str], str], fields: Mapping[str, FieldInfo]) -> UsageError:
-    return UsageError("; ".join(_explained(problem, flag, fields) for problem in error.errors(include_url=False)))
+def _usage_error(
+    error: ValidationError, flag: Callable[[str], str], fields: Mapping[str, FieldInfo], secrets: Collection[str] = ()
+) -> UsageError:
+    lines = []
+    for problem in error.errors(include_url=False):
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        if name in secrets and problem["type"] != "missing":
+            lines.append(f"{flag(name)} does not have the right form: {fields[name].description}")  # not the value
+        else:
+            lines.append(_explained(problem, flag, fields))
+    return UsageError("; ".join(lines))
 
 
 def _explained(problem: ErrorDetails, flag: Callable[[str], str], fields: Mapping[str, FieldInfo]) -> str:

@@ -86,6 +86,8 @@ class Store:
         try:
             data = json.loads(path.read_bytes())
         except FileNotFoundError:
+            if name and path.parent.is_dir():
+                raise StoreError(f"{path.parent} is no machine of ours: it has no {RECORD}", "move it away") from None
             raise self._missing(name) from None
         except (OSError, ValueError) as error:
             raise StoreError(f"cannot read {path}: {error}", "restore it from a backup") from None
@@ -133,7 +135,8 @@ class Store:
         with _reported(f'cannot write the record of "{machine.name}"'):
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` get another mode
             self.machines.mkdir(mode=0o700, exist_ok=True)
-            _remove_tree(draft)
+            for left in (draft, *self.machines.glob(".removed-*")):  # of commands that were killed
+                _remove_tree(left)
             draft.mkdir(mode=0o700)
             _write(draft / RECORD, _encode(machine), 0o600)
             draft.rename(self.directory(machine.name))
@@ -242,7 +245,7 @@ def _remove_tree(path: Path) -> None:
     import shutil
 
     if path.exists():
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)  # another process may sweep it too
 
 
 class _reported:  # noqa: N801 (used as a statement; contextlib is too heavy for the way to `env`)

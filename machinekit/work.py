@@ -15,11 +15,13 @@ from machinekit.engine import Facts
 from machinekit.errors import MachinekitError
 from machinekit.machine import Instance, Machine, Phase
 from machinekit.provider import Driver
-from machinekit.spec import Spec
+from machinekit.spec import parse_spec
 from machinekit.store import KNOWN_HOSTS, SSH_KEY, Store
 
 if TYPE_CHECKING:
     from machinekit.ssh import Connection, Host
+
+UNFINISHED = "run the same machinekit create again, or machinekit rm"
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class Work:
 
     def __post_init__(self) -> None:
         self.driver: Driver[Any] = drivers.bind(self.machine, self.directory, self.save)
-        self.spec = Spec(**self.machine.spec)
+        self.spec = parse_spec(self.machine.spec)
 
     @property
     def newborn(self) -> bool:
@@ -142,6 +144,13 @@ def run(work: Work, steps: Iterable[Step]) -> None:
 
 @contextmanager
 def working_on(store: Store, name: str, doing: str, progress: Progress) -> Iterator[Work]:
-    """Lock a machine and load it."""
+    """Lock a machine and load it; raises MachinekitError when it is not whole."""
+    if not store.exists(name):
+        store.load(name)  # says that there is none
     with store.lock(name, doing, lambda holder: progress.note(name, f"waiting: {holder}")):
-        yield Work(store, store.load(name), progress)
+        machine = store.load(name)
+        if machine.phase is Phase.CREATING:
+            raise MachinekitError(f'machine "{name}" was not created to the end', UNFINISHED)
+        if machine.phase is Phase.REMOVING:
+            raise MachinekitError(f'machine "{name}" was not removed to the end', f"machinekit rm {name}")
+        yield Work(store, machine, progress)

@@ -22,6 +22,8 @@ from . import publish
 
 VOLUME = "volume"
 SHUT_DOWN = 30  # seconds for systemd inside
+PATIENCE = 90.0  # seconds for an answer of the engine
+IMPORT = 900.0  # seconds to import an image
 STATES = {
     "running": State.RUNNING,
     "paused": State.PAUSED,
@@ -38,6 +40,8 @@ CAPABILITIES = (
     "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
     "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
 ).split()
+
+NOT_FOR_MACHINES = ("SYS_MODULE", "SYS_RAWIO", "SYS_TIME")  # this computer's kernel, devices and clock
 
 
 @dataclass
@@ -87,6 +91,10 @@ class Container(Driver[ContainerOptions]):
         except DriverError as error:
             raise PreCheckError(error.message, "start the engine, or name another with --container-engine") from None
 
+    def remarks(self) -> list[str]:
+        """A container is no wall."""
+        return ["a container machine is not isolated from this computer as a virtual machine is"]
+
     def create(self, birth: Birth) -> None:
         """Make what is missing, put in the keys before the first boot, and start."""
         assert birth.image is not None  # noqa: S101 (capabilities ask for one)
@@ -115,8 +123,9 @@ class Container(Driver[ContainerOptions]):
         return found
 
     def start(self) -> None:
-        """Boot."""
-        self._docker("start", self._name)
+        """Boot, or go on after a pause."""
+        found = self.find()
+        self._docker("unpause" if found and found.state is State.PAUSED else "start", self._name)
 
     def stop(self) -> None:
         """Ask systemd inside to power off."""
@@ -159,15 +168,15 @@ class Container(Driver[ContainerOptions]):
 
     @classmethod
     def forget_image(cls, options: Any, image: Image) -> None:
-        """Remove what was imported from this image; nothing when the engine does not run or never had it."""
+        """Remove what was imported from this image, unless a container still uses it."""
         try:
             _docker(options.engine, "image", "rm", _tag(image))
         except DriverError as error:
-            if "No such image" not in error.message and "Cannot connect" not in error.message:
+            if not any(text in error.message for text in ("No such image", "Cannot connect", "is using its")):
                 raise
 
-    def _docker(self, *words: str, data: bytes | None = None) -> str:
-        return _docker(self.options.engine, *words, data=data)
+    def _docker(self, *words: str, data: bytes | None = None, patience: float = PATIENCE) -> str:
+        return _docker(self.options.engine, *words, data=data, patience=patience)
 
     def _import(self, image: Image) -> str:
         from filelock import FileLock
@@ -176,7 +185,7 @@ class Container(Driver[ContainerOptions]):
         # machines that are created together would each import it, and leave all but the last without a name
         with FileLock(image.path / ".lock-import", mode=0o600):
             if not self._docker("image", "ls", "--quiet", tag).strip():
-                self._docker("import", str(image.path / "rootfs.tar"), tag)
+                self._docker("import", str(image.path / "rootfs.tar"), tag, patience=IMPORT)
         return tag
 
     def _run_options(self, volume: str) -> list[str]:
@@ -205,7 +214,7 @@ def _privileges(status: str, *, cgroup_v2: bool) -> list[str]:
     """
     bounding = int(re.findall(r"^CapBnd:\s*([0-9a-f]+)$", status, re.MULTILINE)[0], 16)
     lacking = [name for number, name in enumerate(CAPABILITIES) if not bounding >> number & 1]
-    options = ["--cap-add", "ALL", *(f"--cap-drop={name}" for name in lacking)]
+    options = ["--cap-add", "ALL", *(f"--cap-drop={name}" for name in dict.fromkeys([*lacking, *NOT_FOR_MACHINES]))]
     for profile in ("seccomp", "apparmor", "systempaths"):
         options += ["--security-opt", f"{profile}=unconfined"]
     # on cgroup v2 a namespace of its own is writable by systemd as it is
@@ -245,7 +254,7 @@ def _inspect(docker: Callable[..., str], machines: Sequence[Machine]) -> dict[st
     label = f"label=machinekit.uid={machines[0].uid}" if len(machines) == 1 else "label=machinekit.uid"
     ids = _ids(docker, label)
     found: dict[str, Instance | None] = {}
-    for data in json.loads(docker("inspect", *ids)) if ids else []:
+    for data in _described(docker, ids):
         uid = data["Config"]["Labels"]["machinekit.uid"]
         if uid in wanted:
             networks = data["NetworkSettings"]["Networks"].values()
@@ -254,16 +263,35 @@ def _inspect(docker: Callable[..., str], machines: Sequence[Machine]) -> dict[st
     return found
 
 
-def _docker(engine: str, *words: str, data: bytes | None = None) -> str:
+def _described(docker: Callable[..., str], ids: list[str]) -> list[dict[str, Any]]:
+    """What the engine says of the containers; one that goes meanwhile is left out."""
+    while ids:
+        try:
+            described: list[dict[str, Any]] = json.loads(docker("inspect", "--type", "container", *ids))
+        except DriverError as error:
+            gone = re.search(r"No such container: (\S+)", error.message)
+            if not gone:
+                raise
+            ids = [container for container in ids if container != gone[1]]
+        else:
+            return described
+    return []
+
+
+def _docker(engine: str, *words: str, data: bytes | None = None, patience: float = PATIENCE) -> str:
     """Run the docker client against this engine, whatever DOCKER_HOST or context the user's shell points to."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")}
     if "DOCKER_CONFIG" in os.environ:
         environment["DOCKER_CONFIG"] = os.environ["DOCKER_CONFIG"]
     command = ["docker", "--host", engine, *words]
     try:
-        result = subprocess.run(command, input=data or b"", capture_output=True, check=False, env=environment)
+        result = subprocess.run(
+            command, input=data or b"", capture_output=True, check=False, env=environment, timeout=patience
+        )
     except FileNotFoundError:
         raise DriverError("the docker client is not installed", "apt-get install docker.io") from None
+    except subprocess.TimeoutExpired:
+        raise DriverError(f"docker {words[0]}: no answer within {patience:g} s", f"the engine is {engine}") from None
     if result.returncode != 0:
         said = result.stderr.decode(errors="replace").strip().removeprefix("Error response from daemon: ")
         raise DriverError(f"docker {words[0]}: {said}", f"the engine is {engine}")

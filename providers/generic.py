@@ -14,7 +14,9 @@ from machinekit.provider import ENGINE_PORT, Capabilities, Driver, Options, opti
 class GenericOptions(Options):
     """Where the server is and how to log in."""
 
-    ip_address: str = option("address or name of the server", aliases=("GENERIC_IP_ADDRESS",), min_length=1)
+    ip_address: str = option(
+        "address or name of the server", aliases=("GENERIC_IP_ADDRESS",), pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:%-]*$"
+    )
     ssh_user: str = option(
         "user to log in as; any but root needs sudo without a password",
         default="root",
@@ -36,6 +38,11 @@ class GenericOptions(Options):
         "port for the engine to listen on", default=ENGINE_PORT, aliases=("GENERIC_ENGINE_PORT",), ge=1, le=65535
     )
 
+    def check(self) -> None:
+        """The key is found again from any directory."""
+        if self.ssh_key:
+            self.ssh_key = str(Path(self.ssh_key).expanduser().absolute())
+
 
 class Generic(Driver[GenericOptions]):
     """Adopts a server; never powers it on or off and never deletes it."""
@@ -51,7 +58,7 @@ class Generic(Driver[GenericOptions]):
     @property
     def ssh_key(self) -> str:
         """As given."""
-        return str(Path(self.options.ssh_key).expanduser().absolute()) if self.options.ssh_key else ""
+        return self.options.ssh_key
 
     @property
     def host_key(self) -> str:

@@ -22,6 +22,9 @@ class NoneOptions(Options):
 
     def check(self) -> None:
         """All three certificate files, or none of them."""
+        for field in ("tls_ca", "tls_cert", "tls_key"):
+            if path := getattr(self, field):
+                setattr(self, field, str(Path(path).expanduser().absolute()))
         given = [bool(path) for path in (self.tls_ca, self.tls_cert, self.tls_key)]
         if any(given) and not all(given):
             raise ValueError("TLS needs all of --none-tls-ca, --none-tls-cert and --none-tls-key")

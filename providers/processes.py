@@ -1,4 +1,7 @@
-"""Find and kill the processes that carry a mark in their command line; a recycled pid is never hit."""
+"""Find and kill our processes that carry a mark in their command line; a recycled pid is never hit.
+
+A mark is some words that follow each other, such as -uuid and a uid.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ from pathlib import Path
 PATIENCE = 10.0  # seconds for a killed process to be gone
 
 
-def find(mark: str) -> list[int]:
-    """The pids whose command line has `mark` as a word."""
+def find(*mark: str) -> list[int]:
+    """The pids of this user's processes whose command line has the mark."""
     return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _has(folder, mark)]
 
 
-def gone(mark: str, patience: float) -> bool:
+def gone(*mark: str, patience: float) -> bool:
     """Wait until no process has the mark, at most `patience` seconds for each."""
     with _pinned(mark) as descriptors:
         return all(select.select([descriptor], [], [], patience)[0] for descriptor in descriptors)
 
 
-def kill(mark: str) -> None:
+def kill(*mark: str) -> None:
     """Kill every process with the mark and wait until it is gone."""
     with _pinned(mark) as descriptors:
         for descriptor in descriptors:
@@ -33,7 +36,7 @@ def kill(mark: str) -> None:
 
 
 @contextmanager
-def _pinned(mark: str) -> Iterator[list[int]]:
+def _pinned(mark: tuple[str, ...]) -> Iterator[list[int]]:
     """Descriptors of the processes with the mark.
 
     A pid may be another process's by the time of a signal. So it is pinned first (pidfd_open(2)), and only
@@ -41,7 +44,7 @@ def _pinned(mark: str) -> Iterator[list[int]]:
     """
     with ExitStack() as stack:
         descriptors = []
-        for pid in find(mark):
+        for pid in find(*mark):
             with suppress(ProcessLookupError):
                 descriptor = os.pidfd_open(pid)
                 stack.callback(os.close, descriptor)
@@ -50,8 +53,10 @@ def _pinned(mark: str) -> Iterator[list[int]]:
         yield descriptors
 
 
-def _has(folder: Path, mark: str) -> bool:
+def _has(folder: Path, mark: tuple[str, ...]) -> bool:
     try:
-        return mark.encode() in (folder / "cmdline").read_bytes().split(b"\0")
+        if folder.stat().st_uid != os.geteuid():
+            return False
+        return "\0".join(("", *mark, "")).encode() in (folder / "cmdline").read_bytes()
     except OSError:  # it ended meanwhile
         return False

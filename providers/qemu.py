@@ -25,6 +25,7 @@ from .qmp import Monitor
 
 PROGRAM = "qemu-system-x86_64"
 DISK = "disk.qcow2"
+BASE = "base"  # what the disk is an overlay of
 SEED = "seed.iso"
 SERIAL = "serial.log"
 SOCKET = "qmp.sock"
@@ -83,16 +84,16 @@ class Qemu(Driver[QemuOptions]):
             self._make_disk(birth.image)
         if not (self.directory / SEED).exists():
             draft = self.directory / f".{SEED}.draft"
+            draft.touch(mode=0o600)  # before the host key is in it
             draft.write_bytes(_seed(birth.user_data, self.machine))
-            draft.chmod(0o600)
-            draft.replace(self.directory / SEED)
+            _keep(draft, self.directory / SEED)
         self.start()
 
     def find(self) -> Instance | None:
         """As the monitor says; stopped when no process has our uid, absent when there is no disk either."""
         if not (self.directory / DISK).exists():
             return None
-        if not processes.find(self.machine.uid):
+        if not processes.find("-uuid", self.machine.uid):
             return Instance(State.STOPPED)
         try:
             with Monitor(self.directory / SOCKET) as monitor:
@@ -108,6 +109,9 @@ class Qemu(Driver[QemuOptions]):
     def start(self) -> None:
         """Boot, with the ports of last time where they are still free."""
         found = self.find()
+        if found and found.state is State.PAUSED:
+            with Monitor(self.directory / SOCKET) as monitor:
+                monitor.command("cont")
         if found and found.state is not State.STOPPED:
             return
         last = re.search(r":(\d+)$", self.machine.url)
@@ -128,7 +132,7 @@ class Qemu(Driver[QemuOptions]):
             except OSError:
                 pass  # it is just starting or ending
             # the button counts only once the system listens to it: press again
-            if processes.gone(self.machine.uid, 5):
+            if processes.gone("-uuid", self.machine.uid, patience=5):
                 return
         raise DeadlineError(
             f"the system did not power off within {POWER_OFF:.0f} s", f"machinekit kill {self.machine.name}"
@@ -136,30 +140,29 @@ class Qemu(Driver[QemuOptions]):
 
     def kill(self) -> None:
         """Cut the power, even of a process that hangs."""
-        processes.kill(self.machine.uid)
+        processes.kill("-uuid", self.machine.uid)
 
     def destroy(self) -> None:
         """End the process and delete its files."""
         self.kill()
-        for file in (DISK, SEED, SERIAL, SOCKET, KERNEL, INITRD):
+        for file in (DISK, BASE, SEED, SERIAL, SOCKET, KERNEL, INITRD):
             (self.directory / file).unlink(missing_ok=True)
 
     def _make_disk(self, image: Image) -> None:
         base = next((path for path in sorted(image.path.iterdir()) if path.name.startswith("disk.")), None)
         if base is None:
             raise DriverError(f"the image {image.name} has no disk", f"machinekit image build {image.name}")
-        for file in (INITRD, KERNEL):
-            if (image.path / file).exists():
-                _link(image.path / file, self.directory / file)
+        # links of our own: the image may be built again or removed, and the machine's directory may move
+        for source, target in ((base, BASE), (image.path / INITRD, INITRD), (image.path / KERNEL, KERNEL)):
+            if source.exists():
+                _link(source, self.directory / target)
         draft = self.directory / f".{DISK}.draft"
-        # relative, so that the store can be moved as a whole
-        backing = os.path.relpath(base, self.directory)
         kind = "raw" if base.suffix == ".raw" else "qcow2"
-        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", backing, draft.name, self.options.disk]
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", BASE, draft.name, self.options.disk]
         result = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise DriverError(f"qemu-img cannot make the disk: {result.stderr.strip()}", "check the disk's space")
-        draft.replace(self.directory / DISK)
+        _keep(draft, self.directory / DISK)
 
     def _launch(self, ports: dict[int, int]) -> str:
         """Start QEMU, which binds the ports itself (0: any free one) before it goes on; returns its complaint."""
@@ -198,12 +201,25 @@ def _no_kvm() -> str:
     return ""
 
 
+def _keep(draft: Path, target: Path) -> None:
+    """Rename a finished file into place; it is on the disk when this returns."""
+    _sync(draft)
+    draft.replace(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
 def _link(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
     try:
         target.hardlink_to(source)
     except OSError:  # another file system
-        shutil.copyfile(source, target)
+        subprocess.run(["cp", "--sparse=always", source, target], check=True)
 
 
 def _forward(text: str) -> str:

@@ -282,7 +282,7 @@ def test_a_server_becomes_a_docker_host_in_three_executions(store: Store, told: 
 @pytest.mark.parametrize(
     ("broken", "changed"),
     [
-        ({engine.CA: b"x"}, ["engine configured"]),
+        ({engine.CA: b"x"}, ["certificates renewed"]),
         ({engine.DAEMON_JSON: b"{}"}, ["engine configured"]),
         ({engine.DROP_IN: b"x"}, ["engine configured"]),
         ({engine.DAEMON_JSON: None}, ["engine configured"]),
@@ -310,7 +310,7 @@ def test_certificates_are_issued_again(store: Store, told: Told, host: FakeHost,
     adopt(store, told, adopting(host))
     directory = store.directory("node1")
     before = {path.name: path.read_bytes() for path in directory.glob("*.pem")}
-    assert lifecycle.regenerate_certs(store, "node1", told, client=client) == ["engine configured"]
+    assert lifecycle.regenerate_certs(store, "node1", told, client=client) == ["certificates renewed"]
     changed = {name for name, content in before.items() if (directory / name).read_bytes() != content}
     assert changed == {"server.pem", "server-key.pem"} | ({"cert.pem", "key.pem"} if client else set())
     assert host.files[engine.CERT] == (directory / SERVER_CERT).read_bytes()

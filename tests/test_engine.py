@@ -102,7 +102,6 @@ def test_settings_are_merged(current: dict[str, Any], spec: dict[str, Any], chan
     [
         ({"labels": "a=b"}, {}, "labels"),
         ({"hosts": "fd://"}, {}, "hosts"),
-        ({}, {"opts": ["hosts=fd://"]}, "hosts"),
         ({"dns": 7}, {"opts": ["dns=1.1.1.1"]}, "dns"),
     ],
 )
@@ -251,7 +250,7 @@ def test_an_empty_settings_file_is_no_settings() -> None:
         ("debian", "", "docker", "repository=https://download.docker.com/linux/debian\n"),
         ("ubuntu", "debian", "docker", "repository=https://download.docker.com/linux/ubuntu\n"),
         ("raspbian", "debian", "docker", "repository=https://download.docker.com/linux/debian\n"),
-        ("linuxmint", "ubuntu debian", "docker", "repository=https://download.docker.com/linux/debian\n"),
+        ("linuxmint", "ubuntu debian", "docker", "repository=https://download.docker.com/linux/ubuntu\n"),
         ("debian", "", "distro", "docker.io"),
         ("neon", "ubuntu debian", "distro", "docker.io"),
     ],

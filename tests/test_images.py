@@ -53,7 +53,7 @@ def test_an_image_that_is_there_is_not_built(library: Images, monkeypatch: pytes
     assert said == []
 
 
-@pytest.mark.parametrize("name", ["debian-99", "", "../x", "debian-12+engines", "+engine"])
+@pytest.mark.parametrize("name", ["debian-99", "debian-12+engines"])
 def test_what_cannot_be_built(library: Images, name: str) -> None:
     with pytest.raises(UsageError, match="no image") as caught:
         library.ensure("rootfs", name, print)
@@ -85,10 +85,19 @@ def test_a_build_that_fails_leaves_what_was_there(
     library: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = place(library, "rootfs", "debian-12")
-    (library.directory / "rootfs" / ".draft-debian-12").mkdir()
+    (library.directory / "rootfs" / ".draft-debian-12-left").mkdir()
     builder(tmp_path / "bin", "echo why; exit 3")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
     with pytest.raises(MachinekitError, match="mmdebstrap failed with exit code 3:\nwhy"):
         library.build("rootfs", "debian-12", lambda _: None)
     assert library.all() == [before]
-    assert not (library.directory / "rootfs" / ".draft-debian-12").exists()
+    assert list((library.directory / "rootfs").glob(".draft-*")) == []
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "+engine", "-x"])
+def test_what_is_no_name_of_an_image(library: Images, name: str) -> None:
+    with pytest.raises(UsageError, match="is not a name for an image"):
+        library.find("disk", name)
+    with pytest.raises(UsageError, match="is not a name for an image"):
+        library.ensure("disk", name, print)
+    assert not library.directory.exists()

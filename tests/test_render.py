@@ -42,8 +42,8 @@ SCRIPTS: dict[str, Callable[[], str]] = {
         Spec(engine="script", install_url="https://x.test/i.sh"), DEBIAN
     ),
     "install-script-nasty.sh": lambda: engine.install_script(Spec(engine="script", install_url=NASTY), DEBIAN),
-    "configure.sh": lambda: engine.configure_script(FILES, DEBIAN),
-    "configure-nothing.sh": lambda: engine.configure_script([], DEBIAN),
+    "configure.sh": lambda: engine.configure_script(FILES, DEBIAN, "uid"),
+    "configure-nothing.sh": lambda: engine.configure_script([], DEBIAN, "uid"),
 }
 TEXTS: dict[str, Callable[[], str]] = {
     "user-data": lambda: cloudinit.user_data("node1", "machinekit", "ssh-ed25519 AA me", "PRIVATE\n", "ssh-ed25519 BB"),

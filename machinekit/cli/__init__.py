@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from machinekit.cli.command import INTERRUPTED, Parser, report, unexpected
 from machinekit.errors import MachinekitError, UsageError
 
 TYPE_CHECKING = False  # see cli/command.py
@@ -42,7 +43,6 @@ COMMANDS = {
     "completion": "completion:Completion",
     "version": "version:Version",
 }
-INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,29 +60,26 @@ def main(argv: list[str] | None = None) -> int:
             arguments = ["version"]
         parser = parser_for(_command_in(arguments), arguments)
         parsed = parser.parse_args(arguments)
-        if parsed.debug or os.environ.get("MACHINE_DEBUG"):
+        if parsed.debug or os.environ.get("MACHINE_DEBUG", "").lower() in ("1", "t", "true"):
             _show_debug()
         command: Command = parsed.command
         code = command.run(parsed)
         sys.stdout.flush()
         return code
     except MachinekitError as error:
-        print(f"machinekit: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
-        return error.exit_code
+        return report(error)
     except KeyboardInterrupt:
-        print("machinekit: interrupted; run the same command again to go on", file=sys.stderr)
+        print("machinekit: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; let the exit be quiet
         return 1
+    except OSError as error:
+        return report(unexpected(error))
 
 
 def parser_for(name: str | None, words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser with one command, or with all of them for help, errors and completion."""
-    from machinekit.cli.command import Parser
-
     parser = Parser(
         prog="machinekit",
         description="Create Docker hosts anywhere and point your docker client at them.",

@@ -7,7 +7,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 
-from machinekit.errors import UsageError
+from machinekit.errors import MachinekitError, UsageError
 
 TYPE_CHECKING = False  # importing typing would cost a third of an interpreter start
 if TYPE_CHECKING:
@@ -17,6 +17,21 @@ if TYPE_CHECKING:
     from machinekit.store import Store
 
 DEFAULT_MACHINE = "default"
+INTERRUPTED = 130  # the exit code after Ctrl-C
+
+
+def report(error: MachinekitError, machine: str = "") -> int:
+    """Say on stderr what failed and what to do next; returns the exit code."""
+    prefix = f"{machine}: " if machine and f'"{machine}"' not in error.message else ""
+    print(f"machinekit: {prefix}{error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def unexpected(error: Exception) -> MachinekitError:
+    """What the world may do at any moment, as an error of ours."""
+    return MachinekitError(f"{type(error).__name__}: {error}", "machinekit --debug tells what was being done")
 
 
 class Command(ABC):
@@ -103,6 +118,13 @@ def from_store(action: argparse.Action) -> None:
 def names_of(args: argparse.Namespace) -> list[str]:
     """The machines that were named, each once."""
     return list(dict.fromkeys(args.names)) or [DEFAULT_MACHINE]
+
+
+def known(value: str, name: str) -> str:
+    """The URL or address in a machine's record; raises MachinekitError while there is none."""
+    if not value:
+        raise MachinekitError(f'machine "{name}" has no address yet', "run the same machinekit create again")
+    return value
 
 
 def known_names_of(args: argparse.Namespace) -> list[str]:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from machinekit import client, dockerapi
-from machinekit.cli.command import DEFAULT_MACHINE, Command, from_store, machine_argument, store_of
-from machinekit.errors import MachinekitError, NoSuchMachineError, UsageError
+from machinekit.cli.command import DEFAULT_MACHINE, Command, from_store, known, machine_argument, store_of
+from machinekit.errors import NoSuchMachineError, UsageError
 
 TYPE_CHECKING = False  # see cli/command.py
 if TYPE_CHECKING:
@@ -26,13 +26,15 @@ class Env(Command):
         """`--shell`, `--unset`, `--no-proxy`, and the machine."""
         name = parser.add_argument("name", nargs="?", metavar="NAME", help=f'the machine, "{DEFAULT_MACHINE}" if none')
         from_store(name)
-        parser.add_argument("--shell", choices=client.SHELLS, metavar="SHELL", help=", ".join(client.SHELLS))
+        shells = [*client.SHELLS, *client.ALIASES]
+        parser.add_argument("--shell", choices=shells, metavar="SHELL", help=", ".join(client.SHELLS))
         parser.add_argument("-u", "--unset", action="store_true", help="unset instead of set")
         parser.add_argument("--no-proxy", action="store_true", help="add the machine to NO_PROXY (-u: take it out)")
 
     def run(self, args: argparse.Namespace) -> int:
         """Print only after the engine has answered over TLS."""
         shell = args.shell or _shell()
+        shell = client.ALIASES.get(shell, shell)
         settings: dict[str, str | None]
         if args.unset:
             if args.name:
@@ -70,20 +72,21 @@ class Config(Command):
 def _checked(args: argparse.Namespace, name: str) -> tuple[dict[str, Any], Path]:
     store = store_of(args)
     record = store.read(name)
-    if not record["url"]:
-        raise MachinekitError(f'machine "{name}" was not created to the end', "run the same machinekit create again")
     directory = store.directory(name)
-    dockerapi.ping(record["url"], directory if record["tls"] else None)
+    dockerapi.ping(known(record["url"], name), directory if record["tls"] else None)
     return record, directory
 
 
 def _shell() -> str:
-    if os.name == "nt":
-        return "powershell" if "PSModulePath" in os.environ else "cmd"
-    shell = os.environ.get("SHELL", "").rpartition("/")[2]
+    """The shell that called, or else the user's login shell."""
+    try:
+        caller = Path(f"/proc/{os.getppid()}/comm").read_text().strip()
+    except OSError:
+        caller = ""
+    shell = caller if caller in (*client.SHELLS, *client.ALIASES) else os.environ.get("SHELL", "").rpartition("/")[2]
     if not shell:
         raise UsageError("cannot tell which shell this is", f"give --shell {'|'.join(client.SHELLS)}")
-    return {"csh": "tcsh", "pwsh": "powershell"}.get(shell, shell)
+    return shell
 
 
 def _command_line() -> str:

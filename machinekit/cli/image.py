@@ -6,6 +6,7 @@ import argparse
 
 from machinekit.cli.command import Command, confirm, store_of
 from machinekit.errors import MachinekitError, UsageError
+from machinekit.machine import Image
 
 
 class ImageCommand(Command):
@@ -85,14 +86,16 @@ def _build(args: argparse.Namespace) -> int:
     name = args.name
     if args.engine and not name.endswith(images.WITH_ENGINE):
         name += images.WITH_ENGINE
-    images.Images(store_of(args).images).build(_kind(args), name, lambda text: print(text, flush=True))
+    library, kind = images.Images(store_of(args).images), _kind(args)
+    old = library.find(kind, name)
+    library.build(kind, name, lambda text: print(text, flush=True))
+    if old:
+        _forget(args.driver, old)
     return 0
 
 
 def _remove(args: argparse.Namespace) -> int:
-    from machinekit import drivers, images
-    from machinekit.cli.options import from_environment
-    from machinekit.spec import parse_options
+    from machinekit import images
 
     store, kind = store_of(args), _kind(args)
     library = images.Images(store.images)
@@ -104,8 +107,16 @@ def _remove(args: argparse.Namespace) -> int:
         raise MachinekitError(f'image "{args.name}" is in use by {", ".join(users)}', "remove those machines first")
     if not args.yes and not confirm(f"Remove the {kind} image {args.name}?"):
         return 1
-    driver = drivers.load(args.driver)
-    driver.forget_image(parse_options(args.driver, driver, from_environment(args.driver, driver)), image)
+    _forget(args.driver, image)
     library.remove(image)
     print(f"removed {args.name}")
     return 0
+
+
+def _forget(name: str, image: Image) -> None:
+    from machinekit import drivers
+    from machinekit.cli.options import from_environment
+    from machinekit.spec import parse_options
+
+    driver = drivers.load(name)
+    driver.forget_image(parse_options(name, driver, from_environment(name, driver)), image)

@@ -40,7 +40,11 @@ class Ls(Command):
             return 0
         from machinekit import collect
 
-        rows = [row for row in collect.rows(store, store.names(), args.timeout) if _passes(row, filters)]
+        rows = [
+            row
+            for row in collect.rows(store, store.names(), args.timeout, engines=not args.quiet)
+            if _passes(row, filters)
+        ]
         if args.json:
             import dataclasses
             import json

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TextIO
+from typing import NoReturn, TextIO
 
+from machinekit.cli.command import INTERRUPTED, report, unexpected
 from machinekit.cli.progress import progress
 from machinekit.errors import MachinekitError
 from machinekit.work import Progress
@@ -30,19 +33,28 @@ def each(
             return name, verb(name, shown)
         except MachinekitError as error:
             return name, error
+        except (OSError, subprocess.SubprocessError) as error:
+            return name, unexpected(error)
 
     code = 0
     with progress(stream) as shown, ThreadPoolExecutor(PARALLEL) as pool:
-        outcomes = list(pool.map(call, names))
+        try:
+            outcomes = list(pool.map(call, names))
+        except KeyboardInterrupt:
+            _leave(names)
     for name, outcome in outcomes:
         if isinstance(outcome, str):
             print(f"{name}: {outcome}", file=stream)
-            continue
-        code = max(code, outcome.exit_code)
-        print(f"machinekit: {name}: {outcome.message}", file=sys.stderr)
-        if outcome.hint:
-            print(f"  {outcome.hint}", file=sys.stderr)
+        else:
+            code = max(code, report(outcome, name))
     return code
+
+
+def _leave(names: list[str]) -> NoReturn:
+    """End at once, whatever the threads are doing: everything is made to be killed at any moment."""
+    print(f"machinekit: interrupted; the same command goes on with {', '.join(names)}, rm removes", file=sys.stderr)
+    sys.stdout.flush()
+    os._exit(INTERRUPTED)
 
 
 def told(changes: list[str]) -> str:

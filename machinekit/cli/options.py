@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, get_type_hints
 
+from machinekit import drivers
 from machinekit.drivers import flag, load, variables
 from machinekit.provider import Driver
 from machinekit.spec import Spec, engine_flag
@@ -44,7 +46,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
             dest=ENGINE + name,
             action="append" if repeated else "store",
             default=argparse.SUPPRESS,
-            metavar=_metavar(name),
+            metavar=_metavar(engine_flag(name)),
             help=(text + (f" [${variable}]" if variable else "")).replace("%", "%%"),
         )
 
@@ -83,15 +85,13 @@ def from_environment(name: str, driver: type[Driver[Any]]) -> dict[str, Any]:
     hints = get_type_hints(driver.Options)
     values: dict[str, Any] = {}
     for field, info in driver.Options.infos().items():
-        for variable in variables(name, field, info.aliases):
-            if text := os.environ.get(variable):
-                values[field] = text.split(",") if hints[field] == tuple[str, ...] else text
-                break
+        if text := drivers.from_environment(name, field, info.aliases):
+            values[field] = text.split(",") if hints[field] == tuple[str, ...] else text
     return values
 
 
 def _metavar(name: str) -> str:
-    return name.rpartition("_")[2].removesuffix("s").upper()
+    return re.split("[-_]", name)[-1].upper()
 
 
 def _default_text(field: dataclasses.Field[Any]) -> str:

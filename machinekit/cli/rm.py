@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from machinekit.cli.command import Command, confirm, known_names_of, machine_argument, store_of
+from machinekit.cli.command import Command, confirm, known_names_of, machine_argument, names_of, store_of
 from machinekit.work import Progress
 
 
@@ -26,8 +26,9 @@ class Rm(Command):
         from machinekit import lifecycle
         from machinekit.cli.many import each
 
-        store, names = store_of(args), known_names_of(args)
+        store, names = store_of(args), names_of(args)
         if not (args.yes or args.force):
+            known_names_of(args)
             print(f"About to remove {', '.join(names)}: the machines with all that is on them, and our records.")
             if not confirm("Are you sure?"):
                 print("nothing was removed")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 
-from machinekit.cli.command import Command, machine_argument, names_of, store_of
+from machinekit.cli.command import Command, known, machine_argument, names_of, store_of
 from machinekit.errors import MachinekitError
 
 
 class Url(Command):
     """Print the engine's URL."""
 
-    examples = "Example: curl $(machinekit url node1)"
+    examples = "Example: DOCKER_HOST=$(machinekit url node1)"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Only the machine."""
@@ -20,7 +20,7 @@ class Url(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Print it as DOCKER_HOST wants it."""
-        print(_known(store_of(args).read(args.name)["url"], args.name))
+        print(known(store_of(args).read(args.name)["url"], args.name))
         return 0
 
 
@@ -36,7 +36,7 @@ class Ip(Command):
     def run(self, args: argparse.Namespace) -> int:
         """Print nothing unless every machine has one."""
         store = store_of(args)
-        for address in [_known(store.read(name)["address"], name) for name in names_of(args)]:
+        for address in [known(store.read(name)["address"], name) for name in names_of(args)]:
             print(address)
         return 0
 
@@ -96,9 +96,3 @@ class Active(Command):
                 print(name)
                 return 0
         raise MachinekitError("no machine is active", 'eval "$(machinekit env NAME)"')
-
-
-def _known(value: str, name: str) -> str:
-    if not value:
-        raise MachinekitError(f'machine "{name}" has no address yet', "run the same machinekit create again")
-    return value

@@ -68,7 +68,7 @@ class Scp(Command):
             if name:
                 host = ssh_host(store, _with_ssh(store, name.rpartition("@")[2]))
                 options = [option.replace("=", " ", 1) for option in host.openssh_options()]
-                address = [f"HostName {host.address}", f"Port {host.port}", f"User {host.user}"]
+                address = [f"HostName {host.address.replace('%', '%%')}", f"Port {host.port}", f"User {host.user}"]
                 config += [f"Host {name.rpartition('@')[2]}", *address, *options]
         flags = [flag for flag, given in (("-r", args.recursive), ("-q", args.quiet)) if given]
         with tempfile.NamedTemporaryFile("w", prefix="machinekit-") as file:

@@ -6,8 +6,7 @@ import argparse
 import os
 import sys
 
-from machinekit.cli.command import Command, machine_argument, store_of
-from machinekit.errors import MachinekitError
+from machinekit.cli.command import Command, known, machine_argument, store_of
 
 
 class Use(Command):
@@ -25,12 +24,8 @@ class Use(Command):
 
         store = store_of(args)
         machine = store.load(args.name)
-        if not machine.url:
-            raise MachinekitError(
-                f'machine "{args.name}" was not created to the end', "run the same machinekit create again"
-            )
         certificates = store.directory(args.name) if machine.tls else None
-        dockerapi.ping(machine.url, certificates)
+        dockerapi.ping(known(machine.url, args.name), certificates)
         dockercontext.use(args.name, machine.uid, machine.url, certificates)
         print(f"docker now talks to {args.name} (context {args.name})")
         if "DOCKER_HOST" in os.environ or "DOCKER_CONTEXT" in os.environ:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import machinekit
-from machinekit.cli.command import Command, from_store, store_of
+from machinekit.cli.command import Command, from_store, known, store_of
 
 
 class Version(Command):
@@ -26,5 +26,5 @@ class Version(Command):
 
         store = store_of(args)
         record = store.read(args.name)
-        print(dockerapi.version(record["url"], store.directory(args.name) if record["tls"] else None))
+        print(dockerapi.version(known(record["url"], args.name), store.directory(args.name) if record["tls"] else None))
         return 0

@@ -103,7 +103,7 @@ def test_one_failure_does_not_stop_the_others(cli: Cli, store: Store, cloud: Fak
     cli("create", "-d", "fake", "b")
     result = cli("create", "-d", "fake", "--fake-size", "2", "a", "b", "c")
     assert result.code == 1
-    assert 'machinekit: b: Docker machine "b" already exists, with other options:\n  --fake-size: 1 -> 2' in result.err
+    assert 'machinekit: Docker machine "b" already exists, with other options:\n  --fake-size: 1 -> 2' in result.err
     assert store.names() == ["a", "b", "c"]
     assert [line for line in result.out.splitlines() if "ready at" in line][-1].startswith("c: ready at")
 
@@ -126,7 +126,7 @@ def test_help_shows_the_chosen_drivers_options(cli: Cli, cloud: FakeCloud, capfd
     for text in (
         "--fake-token TOKEN API token (required) [$FAKE_TOKEN]",
         "--fake-size SIZE size in GB, 100 % of which is yours (1) [$MACHINEKIT_FAKE_SIZE]",
-        "--fake-tags TAG tag, repeatable [$FAKE_TAGS]",
+        "--fake-tags TAGS tag, repeatable [$FAKE_TAGS]",
         "--fake-spot, --no-fake-spot take a cheap one",
         "--engine-label LABEL engine label, name=value, repeatable",
         "registry mirror URL, repeatable [$ENGINE_REGISTRY_MIRROR]",

@@ -72,7 +72,7 @@ def test_an_engine_that_does_not_answer_prints_nothing_to_evaluate(
 ) -> None:
     adopted.url = "tcp://127.0.0.1:1"
     store.save(adopted)
-    for name, said in (("node1", "does not answer: Connection refused"), ("half", "was not created to the end")):
+    for name, said in (("node1", "does not answer: Connection refused"), ("half", "has no address yet")):
         result = cli(command, name)
         assert (result.code, result.out) == (1, "")
         assert said in result.err

@@ -92,7 +92,7 @@ def test_provision_repairs_and_regenerate_certs_renews(lab: Lab, cli: Cli) -> No
 
     machine = cli.home / "machines" / "node1"
     before = {file: (machine / file).read_bytes() for file in ("ca.pem", "cert.pem", "server.pem", "machine.json")}
-    assert "node1: engine configured" in cli("regenerate-certs", "-y", "node1")
+    assert "node1: certificates renewed" in cli("regenerate-certs", "-y", "node1")
     after = {file: (machine / file).read_bytes() for file in before}
     assert after["server.pem"] != before["server.pem"]
     assert {file for file in before if before[file] == after[file]} == {"ca.pem", "cert.pem", "machine.json"}

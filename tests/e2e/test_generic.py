@@ -85,7 +85,7 @@ def test_what_is_there_is_kept(cli: Cli, host: Host) -> None:
     assert settings["log-level"] == "error"
     assert settings["labels"] == ["owner=me", "provider=generic"]
     assert "THEIRS=1" in host.sh("tr '\\0' '\\n' </proc/$(pidof dockerd)/environ")
-    assert json.loads(host.sh("cat /etc/docker/daemon.json.before-machinekit")) == {
+    assert json.loads(host.sh("cat /etc/docker/daemon.json.before-*")) == {
         "log-level": "error",
         "labels": ["owner=me"],
     }

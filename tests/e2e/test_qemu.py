@@ -42,7 +42,7 @@ def machine(cli: Cli, port: int) -> str:
 
 def processes(cli: Cli) -> list[int]:
     """The pids of our virtual machines."""
-    return list(find(json.loads(cli("inspect", "vm"))["uid"]))
+    return list(find("-uuid", json.loads(cli("inspect", "vm"))["uid"]))
 
 
 def test_containers_run_and_ports_are_published(cli: Cli, machine: str, port: int, busybox: Path) -> None:

@@ -8,7 +8,12 @@ put() { # path mode base64
   mkdir -p -m 0755 "${1%/*}"
   mkdir -p "$before${1%/*}"
   if [ ! -e "$before$1" ] && [ ! -e "$before$1.absent" ]; then
-    if [ -e "$1" ]; then cp -p "$1" "$before$1"; else : >"$before$1.absent"; fi
+    if [ -e "$1" ]; then
+      cp -p "$1" "$before.draft"
+      mv "$before.draft" "$before$1"
+    else
+      : >"$before$1.absent"
+    fi
   fi
   printf %s "$3" | base64 -d >"$1.machinekit"
   chmod "$2" "$1.machinekit"
@@ -29,15 +34,24 @@ restart() {
 give_up() { # why
   printf '%s\n' "$1"
   journalctl --unit docker.service --lines 12 --no-pager --output cat 2>/dev/null || true
+  put_back /etc/docker/ca.pem
+  put_back /etc/docker/server.pem
+  put_back /etc/docker/server-key.pem
+  put_back /etc/docker/daemon.json
+  put_back /etc/systemd/system/docker.service.d/10-machinekit.conf
   rm -rf "$before"
   if [ -n "$had_engine" ]; then restart || true; fi
   printf '%s\n' "$1 (its journal is above; the settings from before are back)"
   exit 1
 }
 
+# shellcheck disable=SC2174 # only the last folder can be missing
+mkdir -p -m 0755 /etc/docker
 if systemctl is-active --quiet docker.service; then had_engine=yes; else had_engine=; fi
-if [ -e /etc/docker/daemon.json ] && [ ! -e /etc/docker/daemon.json.before-machinekit ]; then
-  cp -p /etc/docker/daemon.json /etc/docker/daemon.json.before-machinekit
+original=/etc/docker/daemon.json.before-uid
+if [ ! -e "$original" ]; then
+  if [ -e /etc/docker/daemon.json ]; then cp -p /etc/docker/daemon.json "$original.draft"; else echo '{}' >"$original.draft"; fi
+  mv "$original.draft" "$original"
 fi
 
 # A running engine is not stopped for settings that it would refuse. Engines before 23.0 have no --validate.

@@ -1,8 +1,11 @@
 set -e
+mkdir -p /var/lib/machinekit
+: >/var/lib/machinekit/installing
 ( # The distribution's own engine, on Debian and its relatives.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 apt='apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3'
+dpkg --configure -a # of an installation that was cut off
 $apt update
 packages='docker.io iptables ca-certificates'
 # from Debian 13 on the client is a package of its own
@@ -12,6 +15,7 @@ if grep -q Y /sys/module/apparmor/parameters/enabled 2>/dev/null; then packages=
 # shellcheck disable=SC2086
 $apt install --no-install-recommends $packages
 )
+rm -r /var/lib/machinekit
 # What is there: the system, the engine, and the digests of the files we manage. Changes nothing.
 set -eu
 say() { printf 'machinekit:%s=%s\n' "$1" "$2"; }
@@ -21,10 +25,13 @@ if [ -r /etc/os-release ]; then . /etc/os-release; fi
 say os_id "$ID"
 say os_like "$ID_LIKE"
 say os_version "$VERSION_ID"
-say clock "$(date +%s)"
 if [ -d /run/systemd/system ]; then say init systemd; else say init other; fi
 
-say dockerd "$(PATH="$PATH:/usr/sbin:/sbin" command -v dockerd || true)"
+if [ -e /var/lib/machinekit/installing ]; then
+  say dockerd '' # its installation was cut off
+else
+  say dockerd "$(PATH="$PATH:/usr/sbin:/sbin" command -v dockerd || true)"
+fi
 if systemctl is-active --quiet docker.service 2>/dev/null; then say active yes; else say active no; fi
 unit=
 for folder in /etc/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
@@ -33,6 +40,9 @@ done
 if [ -n "$unit" ]; then say exec_start "$(sed -n 's/^ExecStart=//p' "$unit" | tail -n 1)"; fi
 if [ -d /etc/docker/.machinekit-before ]; then say pending yes; else say pending no; fi
 if [ -r /etc/docker/daemon.json ]; then say daemon_json "$(base64 /etc/docker/daemon.json | tr -d '\n')"; fi
+for file in /etc/docker/daemon.json.before-*; do
+  if [ -r "$file" ]; then say "original ${file#/etc/docker/daemon.json.before-}" "$(base64 "$file" | tr -d '\n')"; fi
+done
 for file in /etc/docker/ca.pem /etc/docker/server.pem /etc/docker/server-key.pem \
   /etc/systemd/system/docker.service.d/10-machinekit.conf; do
   if [ -r "$file" ]; then say "sha256 $file" "$(sha256sum <"$file" | cut -c 1-64)"; fi

@@ -1,4 +1,6 @@
 set -e
+mkdir -p /var/lib/machinekit
+: >/var/lib/machinekit/installing
 ( # Docker's own packages, on Debian and its relatives: a signed repository whose key we know.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
@@ -6,6 +8,7 @@ apt='apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3'
 repository=https://download.docker.com/linux/debian
 keyring=/etc/apt/keyrings/docker.asc
 
+dpkg --configure -a # of an installation that was cut off
 # shellcheck source=/dev/null
 . /etc/os-release
 $apt update
@@ -13,7 +16,9 @@ $apt install --no-install-recommends ca-certificates curl gpg
 # shellcheck disable=SC2174 # only the last folder can be missing
 mkdir -p -m 0755 /etc/apt/keyrings
 curl -fsSL --connect-timeout 10 --retry 3 -o "$keyring.draft" "$repository/gpg"
-found=$(gpg --batch --with-colons --show-keys "$keyring.draft" | awk -F: '$1 == "fpr" { print $10; exit }')
+# apt would trust every key in the file, so there must be no other
+found=$(gpg --batch --with-colons --show-keys "$keyring.draft" | awk -F: '$1 == "pub" { primary = 1 }
+  $1 == "fpr" && primary { printf "%s%s", separator, $10; separator = " "; primary = 0 }')
 if [ "$found" != 9DC858229FC7DD38854AE2D88D81803C0EBFCD88 ]; then
   rm -f "$keyring.draft"
   echo "the key at $repository/gpg has the fingerprint $found, expected "9DC858229FC7DD38854AE2D88D81803C0EBFCD88
@@ -24,13 +29,14 @@ mv -f "$keyring.draft" "$keyring"
 cat >/etc/apt/sources.list.d/docker.sources <<END
 Types: deb
 URIs: $repository
-Suites: $VERSION_CODENAME
+Suites: ${UBUNTU_CODENAME:-$VERSION_CODENAME}
 Components: stable
 Signed-By: $keyring
 END
 $apt update
 $apt install --no-install-recommends docker-ce docker-ce-cli containerd.io docker-buildx-plugin iptables
 )
+rm -r /var/lib/machinekit
 # What is there: the system, the engine, and the digests of the files we manage. Changes nothing.
 set -eu
 say() { printf 'machinekit:%s=%s\n' "$1" "$2"; }
@@ -40,10 +46,13 @@ if [ -r /etc/os-release ]; then . /etc/os-release; fi
 say os_id "$ID"
 say os_like "$ID_LIKE"
 say os_version "$VERSION_ID"
-say clock "$(date +%s)"
 if [ -d /run/systemd/system ]; then say init systemd; else say init other; fi
 
-say dockerd "$(PATH="$PATH:/usr/sbin:/sbin" command -v dockerd || true)"
+if [ -e /var/lib/machinekit/installing ]; then
+  say dockerd '' # its installation was cut off
+else
+  say dockerd "$(PATH="$PATH:/usr/sbin:/sbin" command -v dockerd || true)"
+fi
 if systemctl is-active --quiet docker.service 2>/dev/null; then say active yes; else say active no; fi
 unit=
 for folder in /etc/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
@@ -52,6 +61,9 @@ done
 if [ -n "$unit" ]; then say exec_start "$(sed -n 's/^ExecStart=//p' "$unit" | tail -n 1)"; fi
 if [ -d /etc/docker/.machinekit-before ]; then say pending yes; else say pending no; fi
 if [ -r /etc/docker/daemon.json ]; then say daemon_json "$(base64 /etc/docker/daemon.json | tr -d '\n')"; fi
+for file in /etc/docker/daemon.json.before-*; do
+  if [ -r "$file" ]; then say "original ${file#/etc/docker/daemon.json.before-}" "$(base64 "$file" | tr -d '\n')"; fi
+done
 for file in /etc/docker/ca.pem /etc/docker/server.pem /etc/docker/server-key.pem \
   /etc/systemd/system/docker.service.d/10-machinekit.conf; do
   if [ -r "$file" ]; then say "sha256 $file" "$(sha256sum <"$file" | cut -c 1-64)"; fi

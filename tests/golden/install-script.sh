@@ -1,4 +1,6 @@
 set -e
+mkdir -p /var/lib/machinekit
+: >/var/lib/machinekit/installing
 ( # An install script of the user's choice: downloaded whole first, then run, so a dead URL cannot look like success.
 set -eu
 url=https://x.test/i.sh
@@ -11,6 +13,7 @@ if ! curl -fsSL --connect-timeout 10 --max-time 60 -o "$script" "$url"; then
 fi
 sh "$script"
 )
+rm -r /var/lib/machinekit
 # What is there: the system, the engine, and the digests of the files we manage. Changes nothing.
 set -eu
 say() { printf 'machinekit:%s=%s\n' "$1" "$2"; }
@@ -20,10 +23,13 @@ if [ -r /etc/os-release ]; then . /etc/os-release; fi
 say os_id "$ID"
 say os_like "$ID_LIKE"
 say os_version "$VERSION_ID"
-say clock "$(date +%s)"
 if [ -d /run/systemd/system ]; then say init systemd; else say init other; fi
 
-say dockerd "$(PATH="$PATH:/usr/sbin:/sbin" command -v dockerd || true)"
+if [ -e /var/lib/machinekit/installing ]; then
+  say dockerd '' # its installation was cut off
+else
+  say dockerd "$(PATH="$PATH:/usr/sbin:/sbin" command -v dockerd || true)"
+fi
 if systemctl is-active --quiet docker.service 2>/dev/null; then say active yes; else say active no; fi
 unit=
 for folder in /etc/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
@@ -32,6 +38,9 @@ done
 if [ -n "$unit" ]; then say exec_start "$(sed -n 's/^ExecStart=//p' "$unit" | tail -n 1)"; fi
 if [ -d /etc/docker/.machinekit-before ]; then say pending yes; else say pending no; fi
 if [ -r /etc/docker/daemon.json ]; then say daemon_json "$(base64 /etc/docker/daemon.json | tr -d '\n')"; fi
+for file in /etc/docker/daemon.json.before-*; do
+  if [ -r "$file" ]; then say "original ${file#/etc/docker/daemon.json.before-}" "$(base64 "$file" | tr -d '\n')"; fi
+done
 for file in /etc/docker/ca.pem /etc/docker/server.pem /etc/docker/server-key.pem \
   /etc/systemd/system/docker.service.d/10-machinekit.conf; do
   if [ -r "$file" ]; then say "sha256 $file" "$(sha256sum <"$file" | cut -c 1-64)"; fi

@@ -41,8 +41,8 @@ def test_the_options_of_docker_create(options: dict[str, Any], has: list[str]) -
 @pytest.mark.parametrize(
     ("status", "cgroup_v2", "has", "lacks"),
     [
-        (ALL, True, ["--cap-add", "ALL"], ["--cap-drop", "--cgroupns"]),
-        (ALL, False, ["--cgroupns", "/sys/fs/cgroup:/sys/fs/cgroup:rw"], ["--cap-drop"]),
+        (ALL, True, ["--cap-add", "ALL", "--cap-drop=SYS_MODULE"], ["--cap-drop=CHOWN", "--cgroupns"]),
+        (ALL, False, ["--cgroupns", "/sys/fs/cgroup:/sys/fs/cgroup:rw"], ["--cap-drop=CHOWN"]),
         ("Name:\tx\nCapBnd:\t000001fffffffffe\nSeccomp:\t0\n", True, ["--cap-drop=CHOWN"], ["--cap-drop=BPF"]),
         ("CapBnd:\t0000000000000000\n", True, [f"--cap-drop={name}" for name in container.CAPABILITIES], []),
     ],

@@ -50,11 +50,11 @@ def test_kill_takes_all_of_them_and_nobody_else(mark: str) -> None:
 
 
 def test_gone(mark: str) -> None:
-    assert processes.gone(mark, 0)
+    assert processes.gone(mark, patience=0)
     with marked_process(mark) as process:
         started = time.monotonic()
-        assert not processes.gone(mark, 0.2)
+        assert not processes.gone(mark, patience=0.2)
         assert time.monotonic() - started >= 0.2
         threading.Timer(0.2, process.kill).start()
-        assert processes.gone(mark, 10)
+        assert processes.gone(mark, patience=10)
         assert time.monotonic() - started < 5
