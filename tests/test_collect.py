@@ -105,3 +105,11 @@ def test_one_state(store: Store, cloud: FakeCloud, state: State) -> None:
     assert collect.state(store, "node1") is state
     with pytest.raises(NoSuchMachineError):
         collect.state(store, "node2")
+
+
+def test_one_account_that_fails_does_not_spoil_the_others(store: Store, cloud: FakeCloud) -> None:
+    for name in ("a", "b"):
+        reserve(store, name, "fake", "tcp://127.0.0.1:1")
+        cloud.instances[f"uid-{name}"] = FakeInstance({}, State.STOPPED)
+    cloud.failing_once.add("find")
+    assert [row.state for row in collect.rows(store, store.names(), 1)] == [State.STOPPED, State.STOPPED]

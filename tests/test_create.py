@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from machinekit.providers.none import NoneOptions
 from machinekit.providers.qemu import QemuOptions
 
 from machinekit import create as creating
-from machinekit import engine, lifecycle, ssh
+from machinekit import dockercontext, engine, keys, lifecycle, ssh
 from machinekit.create import create
 from machinekit.errors import (
     DriverError,
@@ -32,7 +35,7 @@ from machinekit.errors import (
 from machinekit.machine import Phase, State
 from machinekit.provider import Options
 from machinekit.spec import Spec
-from machinekit.store import CLIENT_KEY, HOST_KEY, KNOWN_HOSTS, SERVER_CERT, Store
+from machinekit.store import CLIENT_CERT, CLIENT_KEY, HOST_KEY, KNOWN_HOSTS, SERVER_CERT, SSH_KEY, Store
 from tests.conftest import Told
 from tests.providers.fake import FakeCloud, FakeOptions, Killed
 from tests.servers import Certificates, FakeHost, Server, encrypted, shell_saying
@@ -390,3 +393,73 @@ def test_a_key_file_that_is_missing_refuses_before_anything_is_made(store: Store
         adopt(store, told, adopting(host, ssh_key="/no/key"))
     with pytest.raises(NoSuchMachineError):
         store.load("node1")
+
+
+def test_a_server_is_logged_in_to_with_the_users_own_default_key(
+    store: Store, told: Told, host: FakeHost, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody has put a key of ours there."""
+    environment.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "id_ed25519").write_bytes(host.private)
+    assert "created" in adopt(store, told, adopting(host, ssh_key=""))
+    assert not (store.directory("node1") / SSH_KEY).exists()
+
+
+@pytest.mark.parametrize("cert", [SERVER_CERT, CLIENT_CERT])
+def test_a_certificate_whose_making_was_cut_off_is_made_anew(
+    store: Store, told: Told, host: FakeHost, cert: str
+) -> None:
+    adopt(store, told, adopting(host))
+    (store.directory("node1") / cert).unlink()
+    lifecycle.provision(store, "node1", told)
+    assert (store.directory("node1") / cert).exists()
+
+
+def test_a_client_certificate_is_renewed_in_time(
+    store: Store, told: Told, host: FakeHost, environment: pytest.MonkeyPatch
+) -> None:
+    with environment.context() as soon:
+        soon.setattr(keys, "LEAF_LIFE", timedelta(seconds=1))
+        adopt(store, told, adopting(host))
+    old = (store.directory("node1") / CLIENT_CERT).read_bytes()
+    time.sleep(1.1)
+    assert lifecycle.provision(store, "node1", told) == ["certificates renewed"]
+    assert (store.directory("node1") / CLIENT_CERT).read_bytes() != old
+
+
+def test_a_server_of_another_machine_is_taken_over_aloud(store: Store, told: Told, host: FakeHost) -> None:
+    host.facts["original another-uid"] = base64.b64encode(b"{}").decode()
+    adopt(store, told, adopting(host))
+    assert [note for note in told.notes if "its certificates are replaced" in note] != []
+
+
+@pytest.mark.parametrize("verb", [lifecycle.start, lifecycle.provision, lifecycle.regenerate_certs])
+def test_a_machine_that_is_not_whole_is_not_worked_on(store: Store, told: Told, cloud: FakeCloud, verb: Any) -> None:
+    cloud.dying.add("create")
+    with pytest.raises(Killed):
+        fake(store, told)
+    with pytest.raises(MachinekitError, match="was not created to the end"):
+        verb(store, "node1", told)
+    fake(store, told)
+    machine = store.load("node1")
+    machine.phase = Phase.REMOVING
+    store.save(machine)
+    with pytest.raises(MachinekitError, match="was not removed to the end"):
+        verb(store, "node1", told)
+
+
+def test_wrong_options_are_mended_while_nothing_is_made(store: Store, told: Told) -> None:
+    with pytest.raises(UnreachableError):
+        adopt(store, told, GenericOptions("no-such-host.invalid"))
+    with pytest.raises(UnreachableError, match="resolve other"):
+        adopt(store, told, GenericOptions("other.invalid"))
+
+
+def test_the_context_of_a_machine_follows_its_address(store: Store, told: Told, cloud: FakeCloud) -> None:
+    fake(store, told)
+    machine = store.load("node1")
+    dockercontext.use("node1", machine.uid, "tcp://192.0.2.1:1", None)
+    lifecycle.provision(store, "node1", told)
+    meta = next(Path.home().rglob("meta.json")).read_text()
+    assert json.loads(meta)["Endpoints"]["docker"]["Host"] == machine.url

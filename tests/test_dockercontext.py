@@ -112,3 +112,20 @@ def test_a_folder_that_cannot_be_written_is_named(folder: Path) -> None:
     (folder / "config.json").mkdir()
     with pytest.raises(StoreError, match="cannot write the docker context"):
         dockercontext.use("node1", "uid", URL, None)
+
+
+@pytest.mark.parametrize("name", ["default", "a"])
+def test_a_name_that_the_docker_client_does_not_take(folder: Path, name: str) -> None:
+    with pytest.raises(MachinekitError, match="lets no context be called"):
+        dockercontext.use(name, "uid", URL, None)
+    assert not folder.exists()
+
+
+def test_refresh_makes_no_context_and_no_other_current(folder: Path) -> None:
+    dockercontext.refresh("node1", "uid", URL, None)
+    assert not folder.exists()
+    dockercontext.use("node1", "uid", "tcp://192.0.2.1:1", None)
+    dockercontext.use("node2", "uid2", URL, None)
+    dockercontext.refresh("node1", "uid", URL, None)
+    assert URL in next(folder.rglob("meta.json")).read_text()
+    assert config(folder) == {"currentContext": "node2"}

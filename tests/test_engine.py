@@ -292,3 +292,18 @@ def test_no_engine_where_none_is_installed_is_an_error() -> None:
 )
 def test_a_host_can_only_tell_facts(line: str) -> None:
     assert engine.parse_facts([line]) == engine.Facts()
+
+
+def test_settings_that_were_taken_back_do_not_stay() -> None:
+    def encode(settings: dict[str, Any]) -> str:
+        return base64.b64encode(json.dumps(settings).encode()).decode()
+
+    left = encode({"log-level": "warn", "insecure-registries": ["typo.test"]})
+    facts = Facts(daemon_json=left, originals={"uid": encode({"log-level": "warn"})})
+    for original, expected in (("uid", None), ("", ["typo.test"])):
+        files = engine.wanted_files(
+            Spec(), facts, driver="fake", listen="tcp://0.0.0.0:2376", certificates={}, original=original
+        )
+        settings = json.loads(files[0].content)
+        assert settings.get("insecure-registries") == expected
+        assert settings["log-level"] == "warn"

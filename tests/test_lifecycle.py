@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from machinekit.providers.none import NoneOptions
 
 from machinekit import dockercontext, lifecycle
 from machinekit.create import create
-from machinekit.errors import DriverError, GoneError, LockedError, MachinekitError, NoSuchMachineError
-from machinekit.machine import Phase, State
+from machinekit.errors import DriverError, GoneError, LockedError, MachinekitError, NoSuchMachineError, StoreError
+from machinekit.machine import Machine, Phase, State
 from machinekit.spec import Spec
-from machinekit.store import Store
+from machinekit.store import RECORD, Store
 from tests.conftest import Told
 from tests.providers.fake import FakeCloud, FakeInstance, FakeOptions, Killed
 from tests.servers import Server, engine
@@ -141,3 +142,25 @@ def test_a_verb_waits_for_another_one(
         lifecycle.stop(store, "node1", told)
     assert told.notes[0].startswith('node1: waiting: machine "node1" is held by create (pid ')
     assert instance.state is State.RUNNING
+
+
+@pytest.mark.parametrize("record", ["{", '{"schema": 1}', '{"schema": 99}'])
+def test_rm_drops_a_record_that_cannot_be_read_only_when_forced(store: Store, told: Told, record: str) -> None:
+    store.reserve(Machine("node1", "uid", "fake", "s", ""))
+    (store.directory("node1") / RECORD).write_text(record)
+    with pytest.raises(StoreError):
+        lifecycle.remove(store, "node1", told)
+    lifecycle.remove(store, "node1", told, force=True)
+    assert store.names() == []
+    assert "perhaps not gone" in told.notes[0]
+
+
+@pytest.mark.parametrize("more", [{"driver": "no-such-driver"}, {"spec": {"colour": "red"}}])
+def test_rm_drops_what_this_installation_cannot_handle_only_when_forced(
+    store: Store, told: Told, cloud: FakeCloud, more: dict[str, Any]
+) -> None:
+    store.reserve(Machine(**{"name": "node1", "uid": "uid", "driver": "fake", "store": "s", "created": "", **more}))
+    with pytest.raises(MachinekitError):
+        lifecycle.remove(store, "node1", told)
+    lifecycle.remove(store, "node1", told, force=True)
+    assert store.names() == []

@@ -265,3 +265,17 @@ def test_a_record_is_json_for_people_too(store: Store) -> None:
     store.reserve(machine())
     text = (store.directory("node1") / RECORD).read_text()
     assert text == json.dumps(machine().to_json(), indent=2) + "\n"
+
+
+def test_what_a_killed_remove_left_is_swept(store: Store) -> None:
+    grave = store.machines / ".removed-node0"
+    grave.mkdir(parents=True)
+    (grave / "key.pem").write_text("secret")
+    store.reserve(machine())
+    assert not grave.exists()
+
+
+def test_a_directory_without_a_record_is_named(store: Store) -> None:
+    (store.machines / "theirs").mkdir(parents=True)
+    with pytest.raises(StoreError, match="theirs is no machine of ours"):
+        store.load("theirs")

@@ -43,6 +43,7 @@ class FakeCloud:
     disks: dict[str, dict[str, str]] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     failing: set[str] = field(default_factory=set)
+    failing_once: set[str] = field(default_factory=set)
     dying: set[str] = field(default_factory=set)
 
     @contextmanager
@@ -51,7 +52,8 @@ class FakeCloud:
         self.calls[name] += 1
         if token != TOKEN:
             raise DriverError("the provider refuses the token", "look at FAKE_TOKEN")
-        if name in self.failing:
+        if name in self.failing or name in self.failing_once:
+            self.failing_once.discard(name)
             raise DriverError(f"the provider refuses to {name}")
         yield
         if name in self.dying:
