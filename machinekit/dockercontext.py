@@ -18,6 +18,7 @@ from typing import Any
 from machinekit.errors import MachinekitError, StoreError
 from machinekit.store import CA, CLIENT_CERT, CLIENT_KEY
 
+RESERVED = "default"
 MARK = "machinekit"  # in the metadata, with the machine's uid: contexts of other makers are never touched
 
 
@@ -26,9 +27,9 @@ def use(name: str, uid: str, url: str, certificates: Path | None) -> None:
 
     Raises MachinekitError when a context of that name is not ours, StoreError when it cannot be written.
     """
-    if name == "default" or len(name) < 2:  # noqa: PLR2004 (the docker client's own rules)
+    if name == RESERVED:
         raise MachinekitError(
-            f'the docker client lets no context be called "{name}"',
+            f'"{name}" is the docker client\'s own word for the local engine, so no context can be called that',
             f'use eval "$(machinekit env {name})", or a machine of another name',
         )
     if _owner(name) not in (None, uid):
