@@ -70,6 +70,21 @@ def test_a_user_with_sudo_and_another_port(cli: Cli, host: Host) -> None:
     assert cli("ssh", "web", "id -un") == "admin\n"
 
 
+def test_a_change_that_was_cut_off_is_undone_when_the_next_one_fails(cli: Cli, host: Host) -> None:
+    """The owner's settings come back, not the ones that were being put in place."""
+    with_engine = address(host)
+    cli("create", *with_engine, "web")
+    before = host.sh("cat /etc/docker/daemon.json")
+    host.sh(
+        "mkdir -p /etc/docker/.machinekit-before/etc/docker;"
+        "cp /etc/docker/daemon.json /etc/docker/.machinekit-before/etc/docker/;"
+        "sed -i 's/{/{\"no-such-setting\": 1,/' /etc/docker/daemon.json; systemctl stop docker.socket docker"
+    )
+    assert "the settings from before are back" in cli.fail("provision", "web")
+    assert host.sh("cat /etc/docker/daemon.json") == before
+    assert "engine started" in cli("provision", "web")
+
+
 def test_what_is_there_is_kept(cli: Cli, host: Host) -> None:
     """An engine in use: its own settings and other people's drop-ins stay."""
     host.sh(
@@ -112,6 +127,18 @@ def test_an_install_script_is_fetched_whole_or_named(lab: Lab, cli: Cli, host: H
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_an_installation_that_was_cut_off_is_finished(cli: Cli, host: Host) -> None:
+    """dpkg has put dockerd there and not set it up."""
+    host.sh(
+        "mkdir -p /var/lib/machinekit; touch /var/lib/machinekit/installing; apt-get -qq update;"
+        "cd /tmp; apt-get -qq download docker.io; dpkg --unpack --force-depends docker.io_*.deb"
+    )
+    assert host.sh("command -v dockerd") == "/usr/sbin/dockerd\n"
+    assert "engine installed" in cli("create", *address(host), "web")
+    assert "ok installed" in host.sh("dpkg-query -W -f '${Status}' docker.io")
+    assert host.sh("ls /var/lib").split().count("machinekit") == 0
 
 
 def test_engine_none_says_what_is_missing(cli: Cli, host: Host) -> None:

@@ -83,6 +83,16 @@ def test_create_again_changes_nothing(cli: Cli, machine: str, port: int) -> None
     assert "--qemu-memory: '1G' -> '2G'" in refused
 
 
+def test_the_image_may_be_built_again_or_removed(lab: Lab, cli: Cli, machine: str) -> None:
+    """The machine has links of its own to what it boots."""
+    directory = cli.home / "machines" / machine
+    about = json.loads(run("qemu-img", "info", "--force-share", "--output=json", str(directory / "disk.qcow2")))
+    assert about["backing-filename"] == "base"
+    image = lab.images / "disk" / "debian-12+engine"
+    for ours, theirs in (("base", "disk.raw"), ("vmlinuz", "vmlinuz"), ("initrd.img", "initrd.img")):
+        assert (directory / ours).samefile(image / theirs)
+
+
 def test_it_survives_a_power_cut_with_its_address(cli: Cli, machine: str) -> None:
     """As after a reboot of this computer: the process is gone, a stale socket is left."""
     before = cli("url", machine)

@@ -5,8 +5,9 @@ mkdir -p /var/lib/machinekit
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 apt='apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3'
-dpkg --configure -a # of an installation that was cut off
 $apt update
+# of an installation that was cut off
+dpkg --configure -a || $apt --fix-broken install --no-install-recommends
 packages='docker.io iptables ca-certificates'
 # from Debian 13 on the client is a package of its own
 if apt-cache show docker-cli >/dev/null 2>&1; then packages="$packages docker-cli"; fi

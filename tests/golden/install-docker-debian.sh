@@ -8,10 +8,11 @@ apt='apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3'
 repository=https://download.docker.com/linux/debian
 keyring=/etc/apt/keyrings/docker.asc
 
-dpkg --configure -a # of an installation that was cut off
 # shellcheck source=/dev/null
 . /etc/os-release
 $apt update
+# of an installation that was cut off
+dpkg --configure -a || $apt --fix-broken install --no-install-recommends
 $apt install --no-install-recommends ca-certificates curl gpg
 # shellcheck disable=SC2174 # only the last folder can be missing
 mkdir -p -m 0755 /etc/apt/keyrings
