@@ -45,19 +45,7 @@ def create(store: Store, name: str, *, driver: str, options: Options, spec: Spec
             options=storable(options),
             spec=spec.model_dump(mode="json"),
         )
-        try:
-            machine = store.load(name)
-        except NoSuchMachineError:
-            machine = wanted
-            store.reserve(machine)
-        if machine.phase is Phase.CREATING and _flags(machine) != _flags(wanted) and not _has_begun(machine):
-            store.remove(name)  # nothing is made yet: what is asked for now counts
-            machine = wanted
-            store.reserve(machine)
-        if machine.phase is Phase.CREATING and machine.spec != wanted.spec:
-            machine.spec = wanted.spec  # no engine is in use yet: a refused setting can be mended without starting over
-            store.save(machine)
-        _refuse_changes(machine, wanted)
+        machine = _reserved(store, wanted)
         work = Work(store, machine, progress)
         # a driver's secrets are not in the record: the ones given now count
         work.driver.options = options
@@ -172,6 +160,24 @@ def _copy_certificates(work: Work) -> None:
 def _image_name(work: Work) -> str:
     baked = images.WITH_ENGINE if work.spec.engine == "distro" else ""
     return work.driver.image or images.DEFAULT + baked
+
+
+def _reserved(store: Store, wanted: Machine) -> Machine:
+    """The record to go on with: the one that is there, or a new one, on disk when this returns."""
+    try:
+        machine = store.load(wanted.name)
+    except NoSuchMachineError:
+        store.reserve(wanted)
+        return wanted
+    if machine.phase is Phase.CREATING and _flags(machine) != _flags(wanted) and not _has_begun(machine):
+        store.remove(wanted.name)  # nothing is made yet: what is asked for now counts
+        store.reserve(wanted)
+        return wanted
+    if machine.phase is Phase.CREATING and machine.spec != wanted.spec:
+        machine.spec = wanted.spec  # no engine is in use yet: a refused setting can be mended without starting over
+        store.save(machine)
+    _refuse_changes(machine, wanted)
+    return machine
 
 
 def _refuse_changes(machine: Machine, wanted: Machine) -> None:
