@@ -59,7 +59,8 @@ def main() -> None:
 @contextmanager
 def laboratory() -> Iterator[Lab]:
     """A laboratory, cleaned up at the end."""
-    lab = Lab(Path(tempfile.mkdtemp(prefix="machinekit-lab-")))
+    root = Path(tempfile.mkdtemp(prefix="machinekit-lab-"))
+    lab = Lab(root, root / "images")
     try:
         lab.start()
         yield lab

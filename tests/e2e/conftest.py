@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.lab import Cli, Lab, obstacle, run
+
+IMAGES = "MACHINEKIT_TEST_IMAGES"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers share the images; a folder of yours in $MACHINEKIT_TEST_IMAGES spares the builds of every run."""
+    if IMAGES not in os.environ:
+        os.environ[IMAGES] = tempfile.mkdtemp(prefix="machinekit-images-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ[IMAGES]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,7 +34,7 @@ def lab() -> Iterator[Lab]:
     """The laboratory; where it cannot run the test is skipped with the reason, which CI takes for a failure."""
     if reason := obstacle():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"real hosts cannot run here: {reason}")
-    lab = Lab(Path(tempfile.mkdtemp(prefix="machinekit-lab-")))
+    lab = Lab(Path(tempfile.mkdtemp(prefix="machinekit-lab-")), Path(os.environ[IMAGES]))
     try:
         lab.start()
         yield lab

@@ -33,9 +33,10 @@ def obstacle() -> str:
 
 @dataclass
 class Lab:
-    """Everything lives under `root`; `cleanup` leaves nothing behind."""
+    """Everything lives under `root`, but for the `images`, which others may share; `cleanup` leaves nothing of it."""
 
     root: Path
+    images: Path
     number: int = -1  # of the bridge, so that two laboratories can run at once
     engine: subprocess.Popen[bytes] | None = None
     _hosts: list[Container] = field(default_factory=list)
@@ -48,25 +49,19 @@ class Lab:
     @property
     def bridge(self) -> str:
         """The laboratory's own network interface."""
-        return f"mkit{self.number}"
+        return bridge_name(self.number)
 
     @property
     def gateway(self) -> str:
         """This computer, as the hosts see it."""
         return f"172.30.{200 + self.number}.1"
 
-    @property
-    def images(self) -> Path:
-        """Images that every store of the laboratory shares; a folder of yours spares the builds of every run."""
-        return Path(os.environ.get("MACHINEKIT_TEST_IMAGES") or self.root / "images")
-
     def start(self) -> None:
         """Start the engine on a bridge of its own."""
         home = self.root / "engine"
         home.mkdir()
-        taken = {path.name for path in Path("/sys/class/net").iterdir()}
-        self.number = next(number for number in range(50) if f"mkit{number}" not in taken)
-        run("ip", "link", "add", "name", self.bridge, "type", "bridge")
+        self.images.mkdir(exist_ok=True)
+        self.number = next(number for number in range(50) if _add_bridge(number))
         run("ip", "address", "add", f"{self.gateway}/24", "dev", self.bridge)
         with (home / "log").open("wb") as log:
             words = [f"--data-root={home}/data", f"--exec-root={home}/exec", f"--pidfile={home}/pid"]
@@ -110,7 +105,6 @@ class Lab:
         """Somebody with an empty store that shares the laboratory's images; their machines are removed at the end."""
         home = directory / "home"
         home.mkdir(mode=0o700)
-        self.images.mkdir(exist_ok=True)
         (home / "images").symlink_to(self.images)
         cli = Cli(self, home)
         try:
@@ -222,6 +216,20 @@ class Cli:
         script = f'eval "$({sys.executable} -m machinekit env {name})"; env -0'
         output = run("bash", "-euc", script, env=self.environment)
         return dict(line.split("=", 1) for line in output.split("\0") if "=" in line)
+
+
+def bridge_name(number: int) -> str:
+    """A laboratory's network interface."""
+    return f"mkit{number}"
+
+
+def _add_bridge(number: int) -> bool:
+    """Take the number, unless another laboratory has it."""
+    words = ["ip", "link", "add", "name", bridge_name(number), "type", "bridge"]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    if result.returncode != 0 and "File exists" not in result.stderr:
+        raise AssertionError(f"{' '.join(words)}: {result.stderr}")
+    return result.returncode == 0
 
 
 def free_port() -> int:
