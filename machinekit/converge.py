@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 import tenacity
 
-from machinekit import dockerapi, dockercontext, engine, keys
+from machinekit import certificates, dockerapi, dockercontext, engine
 from machinekit.errors import DeadlineError, EngineError, GoneError, RemoteError
 from machinekit.machine import Instance, Phase, State
-from machinekit.store import CA, CA_KEY, CLIENT_CERT, CLIENT_KEY, KNOWN_HOSTS, SERVER_CERT, SERVER_KEY
+from machinekit.store import KNOWN_HOSTS
 from machinekit.work import Step, Work, ssh_host
 
 ADDRESS = 300.0  # seconds: how long each wait goes on
@@ -86,30 +84,30 @@ def configure_engine(work: Work) -> None:
 
     The engine's journal is above; what was there before was put back.
     """
-    renew_certificates(work)
+    certificates.renew(work)
     files = engine.wanted_files(
         work.spec,
         work.facts,
         driver=work.machine.driver,
         listen=f"tcp://{'[::]' if ':' in work.machine.address else '0.0.0.0'}:{work.driver.listen_port}",  # noqa: S104
-        certificates={
-            engine.CA: work.read(CA),
-            engine.CERT: work.read(SERVER_CERT),
-            engine.KEY: work.read(SERVER_KEY),
-        },
+        certificates=certificates.on_the_host(work),
         original=work.machine.uid if work.machine.phase is Phase.CREATING else "",
     )
     if engine.owned_by_another(work.facts, work.machine.uid):
         work.note("another machine of machinekit was made of this server; its certificates are replaced")
-    differing = engine.to_change(files, work.facts)
-    if differing or work.facts.pending == "yes":
-        work.connected().run(engine.configure_script(differing, work.facts, work.machine.uid), patience=CONFIGURE)
-        certificates = {engine.CA, engine.CERT, engine.KEY}
-        only = differing and certificates.issuperset(file.path for file in differing)
-        work.changed.append("certificates renewed" if only else "engine configured")
-    elif work.facts.active != "yes":
-        work.connected().run(engine.start_script(), patience=CONFIGURE)
-        work.changed.append("engine started")
+    _put_in_place(work, files)
+
+
+def renew_certificates(work: Work) -> None:
+    """Renewing the certificates
+
+    The engine's journal is above; what was there before was put back.
+    """
+    if work.facts.pending == "yes":
+        configure_engine(work)  # a change was cut off: it has to be finished first
+        return
+    certificates.renew(work)
+    _put_in_place(work, engine.certificate_files(certificates.on_the_host(work)))
 
 
 def verify_engine(work: Work) -> None:
@@ -128,29 +126,31 @@ def verify_engine(work: Work) -> None:
     dockercontext.refresh(work.machine.name, work.machine.uid, work.machine.url, tls)
 
 
-def renew_certificates(work: Work) -> None:
-    """Issue each certificate that is missing, about to end, or without one of the machine's names."""
-    machine = work.machine
-    names = [machine.address, machine.name, "localhost", "127.0.0.1", *work.spec.tls_sans]
-    _renew(work, SERVER_CERT, SERVER_KEY, names, lambda ca: keys.server(ca, names))
-    _renew(work, CLIENT_CERT, CLIENT_KEY, (), lambda ca: keys.client(ca, machine.name))
-
-
-def _renew(work: Work, cert: str, key: str, names: Iterable[str], issue: Callable[[keys.Pair], keys.Pair]) -> None:
-    if (work.directory / cert).exists() and not keys.must_renew(work.read(cert), names):
-        return
-    pair = issue(keys.Pair(work.read(CA), work.read(CA_KEY)))
-    # without a certificate the pair is made anew, so a crash in between leaves none that does not match
-    (work.directory / cert).unlink(missing_ok=True)
-    work.write(key, pair.key)
-    work.write(cert, pair.cert)
-
-
 def steps(work: Work) -> tuple[Step, ...]:
     """The steps that apply to the machine's driver."""
     if not work.driver.capabilities.ssh:
         return (find_address, verify_engine)
     return (find_address, wait_for_ssh, detect_system, install_engine, configure_engine, verify_engine)
+
+
+def _put_in_place(work: Work, files: list[engine.File]) -> None:
+    """Change what differs on the host and have the engine run with it."""
+    differing = engine.to_change(files, work.facts)
+    if differing or work.facts.pending == "yes":
+        lines = work.connected().run(
+            engine.configure_script(differing, work.facts, work.machine.uid), patience=CONFIGURE
+        )
+        only = differing and {engine.CA, engine.CERT, engine.KEY}.issuperset(file.path for file in differing)
+        work.changed.append("certificates renewed" if only else "engine configured")
+        if told := engine.containers_told(lines):
+            work.note(told)
+    elif work.facts.active != "yes":
+        work.connected().run(engine.start_script(), patience=CONFIGURE)
+        work.changed.append("engine started")
+
+
+# what a renewal takes, where the machine is known to answer
+RENEWAL: tuple[Step, ...] = (detect_system, renew_certificates, verify_engine)
 
 
 def _poll_address(work: Work) -> Instance:

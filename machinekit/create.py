@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from machinekit import cloudinit, converge, drivers, images, keys
+from machinekit import certificates, cloudinit, converge, drivers, images, keys
 from machinekit.drivers import flag
 from machinekit.errors import MachinekitError, NoSuchMachineError, PreCheckError, SpecChangedError, UsageError
 from machinekit.machine import Birth, Image, Machine, Phase
@@ -15,7 +15,6 @@ from machinekit.provider import Options
 from machinekit.spec import Spec, check_name, engine_flag, storable
 from machinekit.store import (
     CA,
-    CA_KEY,
     CLIENT_CERT,
     CLIENT_KEY,
     HOST_KEY,
@@ -23,6 +22,7 @@ from machinekit.store import (
     KNOWN_HOSTS,
     SSH_KEY,
     SSH_KEY_PUBLIC,
+    TIME,
     Store,
 )
 from machinekit.work import Progress, Step, Work, run
@@ -41,7 +41,7 @@ def create(store: Store, name: str, *, driver: str, options: Options, spec: Spec
             uid=str(uuid.uuid4()),
             driver=driver,
             store=store.identity(),
-            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            created=time.strftime(TIME, time.gmtime()),
             options=storable(options),
             spec=spec.model_dump(mode="json"),
         )
@@ -65,6 +65,7 @@ def create(store: Store, name: str, *, driver: str, options: Options, spec: Spec
 def check_driver(work: Work) -> None:
     """Checking the driver"""
     work.driver.check()
+    certificates.check(work.spec)
     for remark in work.driver.remarks():
         work.note(remark)
     if not work.driver.capabilities.ssh and work.spec != Spec():
@@ -76,7 +77,7 @@ def check_driver(work: Work) -> None:
 
 
 def make_keys(work: Work) -> None:
-    """Making keys and certificates"""
+    """Making keys"""
     machine = work.machine
     if not work.driver.capabilities.ssh:
         _copy_certificates(work)
@@ -89,10 +90,6 @@ def make_keys(work: Work) -> None:
         work.write(HOST_KEY, host_private)
         work.write(HOST_KEY_PUBLIC, host_public.encode() + b"\n")
         work.write(KNOWN_HOSTS, f"{machine.uid} {host_public}\n".encode())
-    ca = keys.authority(machine.name)
-    pair = keys.client(ca, machine.name)
-    for file, content in ((CA_KEY, ca.key), (CA, ca.cert), (CLIENT_KEY, pair.key), (CLIENT_CERT, pair.cert)):
-        work.write(file, content)
 
 
 def find_image(work: Work) -> None:

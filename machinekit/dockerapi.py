@@ -86,6 +86,7 @@ def _connect(url: str, tls: Path | None, patience: float) -> socket.socket:
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate CA of the user's own is trusted as it is
     context.load_verify_locations(tls / store.CA)
     context.load_cert_chain(tls / store.CLIENT_CERT, tls / store.CLIENT_KEY)
     return context.wrap_socket(socket.create_connection(place, patience), server_hostname=place[0])

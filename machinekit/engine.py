@@ -28,6 +28,9 @@ FINGERPRINT = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
 # Which template serves a system: by os-release ID, then by each word of ID_LIKE.
 FAMILIES = {"debian": "debian", "ubuntu": "debian"}
 
+# Settings that cannot be exchanged under running containers: where they and their network are.
+UNDERFOOT = ("bip", "bridge", "containerd", "data-root", "exec-root", "fixed-cidr", "storage-driver", "userns-remap")
+
 # dockerd flags whose key in daemon.json is another word, and takes a list.
 # https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file
 LISTS = {
@@ -56,7 +59,9 @@ class Facts:
     active: str = "no"
     exec_start: str = ""
     pending: str = "no"
+    clock: str = ""  # seconds since 1970
     daemon_json: str = ""
+    daemon_json_before: str = ""  # what an unfinished change found
     files: dict[str, str] = field(default_factory=dict)
     originals: dict[str, str] = field(default_factory=dict)  # by machine uid
 
@@ -140,13 +145,21 @@ def wanted_files(
     our settings are merged with what was there before us, not with what is there now: an earlier try may have
     left settings that were taken back.
     """
-    files = [File(path, content, "0600" if path == KEY else "0644") for path, content in certificates.items()]
     current = _settings(facts.daemon_json)
-    base = _settings(facts.originals[original]) if original in facts.originals else current
+    base = _settings(facts.originals.get(original) or facts.daemon_json_before or facts.daemon_json)
     wanted = daemon_settings(base, spec, driver=driver, listen=listen, unit_hosts=_hosts(facts.exec_start))
     # a file that says the same in other words stays as its owner wrote it
     text = base64.b64decode(facts.daemon_json) if wanted == current else json.dumps(wanted, indent=2).encode() + b"\n"
-    return [*files, File(DAEMON_JSON, text), File(DROP_IN, drop_in(spec, facts.exec_start).encode())]
+    return [
+        *certificate_files(certificates),
+        File(DAEMON_JSON, text),
+        File(DROP_IN, drop_in(spec, facts.exec_start).encode()),
+    ]
+
+
+def certificate_files(certificates: dict[str, bytes]) -> list[File]:
+    """The files of the certificates that are given by path."""
+    return [File(path, content, "0600" if path == KEY else "0644") for path, content in certificates.items()]
 
 
 def owned_by_another(facts: Facts, uid: str) -> bool:
@@ -164,13 +177,34 @@ def to_change(files: list[File], facts: Facts) -> list[File]:
 
 def configure_script(files: list[File], facts: Facts, uid: str) -> str:
     """The script that puts the files in place and restarts the engine, or puts everything back."""
+    before = _settings(facts.daemon_json)
+    after = next((json.loads(file.content) for file in files if file.path == DAEMON_JSON), before)
+    live_before, live_after = (settings.get("live-restore") is True for settings in (before, after))
     return render(
         "engine/configure.sh.j2",
         files=files,
         managed=[CA, CERT, KEY, DAEMON_JSON, DROP_IN],
+        settings=DAEMON_JSON,
         original=ORIGINAL + uid,
+        kept_before=_live_restore(before, True),
+        kept_after=_live_restore(after, True),
+        released_before=_live_restore(before, live_before),
+        released_after=_live_restore(after, live_after),
+        live_before=json.dumps(live_before),
+        live_after=json.dumps(live_after),
+        fixed=" and ".join(key for key in UNDERFOOT if before.get(key) != after.get(key)),
         dockerd=facts.dockerd,
     )
+
+
+def containers_told(lines: list[str]) -> str:
+    """What became of the containers that ran, from the configure script's output; empty when there were none."""
+    for line in lines:
+        if line.startswith("machinekit:containers="):
+            count, _, why = line.partition("=")[2].partition(" ")
+            what = "1 running container" if count == "1" else f"{count} running containers"
+            return f"{what} stopped with the engine: {why}" if why else f"{what} kept running"
+    return ""
 
 
 def start_script() -> str:
@@ -224,6 +258,10 @@ def drop_in(spec: Spec, exec_start: str) -> str:
 
 def _hosts(exec_start: str) -> list[str]:
     return re.findall(r"(?:^|\s)(?:-H[=\s]?|--host[=\s])(\S+)", exec_start)
+
+
+def _live_restore(settings: dict[str, Any], on: bool) -> str:
+    return base64.b64encode(json.dumps(settings | {"live-restore": on}).encode()).decode()
 
 
 def _settings(encoded: str) -> dict[str, Any]:

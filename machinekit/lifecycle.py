@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from machinekit import converge, dockercontext
+from machinekit import certificates, converge, dockercontext
 from machinekit.errors import MachinekitError
 from machinekit.machine import Phase, State
 from machinekit.store import CLIENT_CERT, SERVER_CERT, Store
@@ -51,7 +51,10 @@ def provision(store: Store, name: str, progress: Progress) -> list[str]:
 
 
 def regenerate_certs(store: Store, name: str, progress: Progress, *, client: bool = False) -> list[str]:
-    """Issue a new server certificate, with `client` a new client certificate too, and restart the engine with it."""
+    """Issue a new server certificate, with `client` a new client certificate too, and restart the engine with it.
+
+    Nothing else on the machine is changed. Returns what was done.
+    """
     with working_on(store, name, "regenerate-certs", progress) as work:
         if not work.driver.capabilities.ssh:
             raise MachinekitError(
@@ -59,7 +62,25 @@ def regenerate_certs(store: Store, name: str, progress: Progress, *, client: boo
             )
         for file in (SERVER_CERT, CLIENT_CERT) if client else (SERVER_CERT,):
             (work.directory / file).unlink(missing_ok=True)  # what is missing is issued anew
-        run(work, converge.steps(work))
+        run(work, (converge.find_address, converge.wait_for_ssh, *converge.RENEWAL))
+        return work.changed
+
+
+def renew(store: Store, name: str, progress: Progress) -> list[str]:
+    """Renew the certificates that are due. Returns what was done.
+
+    A failure puts the next try off to tomorrow, so that not every command of a day waits for it. Raises LockedError
+    at once when another process works on the machine.
+    """
+    with working_on(store, name, "renew", progress, patience=0) as work:
+        try:
+            run(work, converge.RENEWAL)
+        except MachinekitError as error:
+            certificates.postpone(work)
+            raise MachinekitError(
+                f'the certificates of "{name}" are due and cannot be renewed: {error.message}',
+                f"tried again tomorrow, or now with machinekit regenerate-certs {name}",
+            ) from None
         return work.changed
 
 

@@ -46,7 +46,8 @@ class Machine:
     """One machine: who it is, what was asked for, how far it got, where it answers.
 
     `options` are the driver's, `spec` is the engine's, both as plain JSON. `url` is the engine's
-    address as DOCKER_HOST wants it; empty until the driver told the address.
+    address as DOCKER_HOST wants it; empty until the driver told the address. From `renewal_due` on the
+    certificates want to be renewed; empty while there are none of ours.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Machine:
     url: str = ""
     tls: bool = True
     image: str = ""
+    renewal_due: str = ""
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -64,6 +65,11 @@ def _host_names(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""
+
+
+File = Annotated[str, AfterValidator(_absolute)]
 Pairs = Annotated[tuple[str, ...], AfterValidator(_pairs)]
 DockerdOptions = Annotated[Pairs, AfterValidator(_dockerd_options)]
 HostNames = Annotated[tuple[str, ...], AfterValidator(_host_names)]
@@ -87,6 +93,8 @@ class Spec(BaseModel):
     registry_mirrors: tuple[str, ...] = Field(default=(), description="registry mirror URL")
     storage_driver: str = Field(default="", description="storage driver of the engine")
     tls_sans: HostNames = Field(default=(), description="further name or address in the server certificate")
+    tls_ca_cert: File = Field(default="", description="a CA of your own (PEM) instead of one for each machine")
+    tls_ca_key: File = Field(default="", description="its key (PEM), read where it is whenever it must sign")
 
     def model_post_init(self, context: Any) -> None:
         """Refuse what no single field can see."""
@@ -94,6 +102,8 @@ class Spec(BaseModel):
             raise ValueError("an install URL goes with --engine script")
         if self.engine == "script" and not self.install_url:
             raise ValueError("--engine script needs --engine-install-url")
+        if bool(self.tls_ca_cert) is not bool(self.tls_ca_key):
+            raise ValueError("--tls-ca-cert and --tls-ca-key go together")
 
 
 def parse_spec(values: dict[str, Any]) -> Spec:
@@ -106,9 +116,8 @@ def parse_spec(values: dict[str, Any]) -> Spec:
 
 def engine_flag(field: str) -> str:
     """The command-line flag of an engine setting: --engine-label for labels."""
-    singular = {"insecure_registries": "insecure_registry", "registry_mirrors": "registry_mirror", "tls_sans": "san"}
-    name = singular.get(field) or field.removesuffix("s")
-    prefix = {"engine": "--", "tls_sans": "--tls-"}.get(field, "--engine-")
+    name = {"insecure_registries": "insecure_registry"}.get(field) or field.removesuffix("s")
+    prefix = "--" if field == "engine" or field.startswith("tls_") else "--engine-"
     return f"{prefix}{name}".replace("_", "-")
 
 

@@ -25,6 +25,7 @@ LOCK_PATIENCE = 300.0  # seconds to wait for another process that works on the m
 
 ESSENTIAL = {"name", "address", "url", "tls"}  # what is read without loading the whole record
 RECORD = "machine.json"
+TIME = "%Y-%m-%dT%H:%M:%SZ"  # how a record has its times, in UTC: they sort as texts
 CA = "ca.pem"
 CLIENT_CERT = "cert.pem"
 CLIENT_KEY = "key.pem"
@@ -165,16 +166,20 @@ class Store:
                 _sync_directory(self.machines)
                 _remove_tree(grave)
 
-    def lock(self, name: str, doing: str, waiting: Callable[[str], None]) -> AbstractContextManager[None]:
+    def lock(
+        self, name: str, doing: str, waiting: Callable[[str], None], patience: float | None = None
+    ) -> AbstractContextManager[None]:
         """Hold the machine's kernel lock while `doing`; `waiting` is told once who holds it meanwhile.
 
-        The kernel releases it when the process dies. Raises LockedError after LOCK_PATIENCE seconds.
+        The kernel releases it when the process dies. Raises LockedError after `patience` seconds, LOCK_PATIENCE if
+        none are given.
         """
         from contextlib import contextmanager
 
         from filelock import FileLock, Timeout
 
         path = self.home / "locks" / name
+        patience = LOCK_PATIENCE if patience is None else patience
 
         @contextmanager
         def held() -> Iterator[None]:
@@ -185,9 +190,10 @@ class Store:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                waiting(_holder(path, name))
+                if patience:
+                    waiting(_holder(path, name))
                 try:
-                    lock.acquire(timeout=LOCK_PATIENCE, poll_interval=0.1)
+                    lock.acquire(timeout=patience, poll_interval=0.1)
                 except Timeout:
                     raise LockedError(_holder(path, name), "wait for it to end, or end that process") from None
             try:

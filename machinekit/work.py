@@ -143,11 +143,14 @@ def run(work: Work, steps: Iterable[Step]) -> None:
 
 
 @contextmanager
-def working_on(store: Store, name: str, doing: str, progress: Progress) -> Iterator[Work]:
-    """Lock a machine and load it; raises MachinekitError when it is not whole."""
+def working_on(
+    store: Store, name: str, doing: str, progress: Progress, *, patience: float | None = None
+) -> Iterator[Work]:
+    """Lock a machine and load it; raises MachinekitError when it is not whole, LockedError as
+    `Store.lock` does."""
     if not store.exists(name):
         store.load(name)  # says that there is none
-    with store.lock(name, doing, lambda holder: progress.note(name, f"waiting: {holder}")):
+    with store.lock(name, doing, lambda holder: progress.note(name, f"waiting: {holder}"), patience):
         machine = store.load(name)
         if machine.phase is Phase.CREATING:
             raise MachinekitError(f'machine "{name}" was not created to the end', UNFINISHED)

@@ -56,7 +56,7 @@ def test_create_makes_one_machine_and_then_changes_nothing(store: Store, told: T
     assert machine.done == ["check_driver", "make_keys", "find_image", "create_instance"]
     assert told.steps == [
         "Checking the driver",
-        "Making keys and certificates",
+        "Making keys",
         "Finding the image",
         "Creating the instance",
         "Waiting for an address",

@@ -63,6 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         if parsed.debug or os.environ.get("MACHINE_DEBUG", "").lower() in ("1", "t", "true"):
             _show_debug()
         command: Command = parsed.command
+        if command.renews:
+            from machinekit.cli.renewal import renew_due
+
+            renew_due(parsed)
         code = command.run(parsed)
         sys.stdout.flush()
         return code

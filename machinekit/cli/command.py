@@ -38,6 +38,7 @@ class Command(ABC):
     """A command. The first line of its docstring is its help, `examples` closes it."""
 
     examples = ""
+    renews = False  # certificates that are due are renewed before it runs
     words: Sequence[str] = ()  # the whole command line, for a command whose options depend on it
 
     @abstractmethod

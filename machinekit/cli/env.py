@@ -21,6 +21,7 @@ class Env(Command):
     """Print the commands that point your shell's docker client at a machine."""
 
     examples = 'Example: eval "$(machinekit env node1)"      and back: eval "$(machinekit env -u)"'
+    renews = True
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """`--shell`, `--unset`, `--no-proxy`, and the machine."""
@@ -57,6 +58,7 @@ class Config(Command):
     """Print the docker client's flags for a machine."""
 
     examples = "Example: docker $(machinekit config node1) ps"
+    renews = True
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Only the machine."""

@@ -18,7 +18,12 @@ ENGINE = "engine option "  # what the parsed attributes start with, so that no n
 DRIVER = "driver option "
 
 # Docker Machine's environment variables for the engine's settings
-ENGINE_VARIABLES = {"install_url": "MACHINE_DOCKER_INSTALL_URL", "registry_mirrors": "ENGINE_REGISTRY_MIRROR"}
+ENGINE_VARIABLES = {
+    "install_url": "MACHINE_DOCKER_INSTALL_URL",
+    "registry_mirrors": "ENGINE_REGISTRY_MIRROR",
+    "tls_ca_cert": "MACHINE_TLS_CA_CERT",
+    "tls_ca_key": "MACHINE_TLS_CA_KEY",
+}
 
 
 def chosen_driver(words: Sequence[str]) -> str:

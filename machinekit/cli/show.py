@@ -13,6 +13,7 @@ class Url(Command):
     """Print the engine's URL."""
 
     examples = "Example: DOCKER_HOST=$(machinekit url node1)"
+    renews = True
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Only the machine."""
@@ -28,6 +29,7 @@ class Ip(Command):
     """Print the address, one machine a line."""
 
     examples = "Example: machinekit ip node1 node2"
+    renews = True
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Any number of machines."""
@@ -45,6 +47,7 @@ class Status(Command):
     """Print the state: Running, Stopped, Paused, Error, Not Found ..."""
 
     examples = 'Example: test "$(machinekit status node1)" = Running'
+    renews = True
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Only the machine."""
@@ -62,6 +65,7 @@ class Inspect(Command):
     """Print the machine's record as JSON."""
 
     examples = "Example: machinekit inspect node1 | jq -r .address"
+    renews = True
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Only the machine."""

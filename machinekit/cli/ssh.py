@@ -22,6 +22,7 @@ class Ssh(Command):
     """Log in to a machine, or run a command there and exit with its code."""
 
     examples = "Example: machinekit ssh node1 df -h /      (options for OpenSSH before the command: -L, -N ...)"
+    renews = True
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """The machine, then everything else as OpenSSH takes it."""

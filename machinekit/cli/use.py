@@ -13,6 +13,7 @@ class Use(Command):
     """Make a docker context for a machine and make it the current one, for every shell."""
 
     examples = "Example: machinekit use node1; docker ps      and back: docker context use default"
+    renews = True
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Only the machine."""

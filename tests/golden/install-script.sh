@@ -23,6 +23,7 @@ if [ -r /etc/os-release ]; then . /etc/os-release; fi
 say os_id "$ID"
 say os_like "$ID_LIKE"
 say os_version "$VERSION_ID"
+say clock "$(date +%s)"
 if [ -d /run/systemd/system ]; then say init systemd; else say init other; fi
 
 if [ -e /var/lib/machinekit/installing ]; then
@@ -36,7 +37,13 @@ for folder in /etc/systemd/system /usr/lib/systemd/system /lib/systemd/system; d
   if [ -z "$unit" ] && [ -r "$folder/docker.service" ]; then unit=$folder/docker.service; fi
 done
 if [ -n "$unit" ]; then say exec_start "$(sed -n 's/^ExecStart=//p' "$unit" | tail -n 1)"; fi
-if [ -d /etc/docker/.machinekit-before ]; then say pending yes; else say pending no; fi
+before=/etc/docker/.machinekit-before
+if [ -d "$before" ]; then say pending yes; else say pending no; fi
+if [ -r "$before/etc/docker/daemon.json" ]; then
+  say daemon_json_before "$(base64 "$before/etc/docker/daemon.json" | tr -d '\n')"
+elif [ -e "$before/etc/docker/daemon.json.absent" ]; then
+  say daemon_json_before "$(echo '{}' | base64)"
+fi
 if [ -r /etc/docker/daemon.json ]; then say daemon_json "$(base64 /etc/docker/daemon.json | tr -d '\n')"; fi
 for file in /etc/docker/daemon.json.before-*; do
   if [ -r "$file" ]; then say "original ${file#/etc/docker/daemon.json.before-}" "$(base64 "$file" | tr -d '\n')"; fi

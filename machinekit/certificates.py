@@ -1,0 +1,118 @@
+"""Have a machine's certificates as they must be: in date for both sides, with every name, of the right CA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from machinekit import engine, keys
+from machinekit.errors import PreCheckError
+from machinekit.spec import Spec
+from machinekit.store import CA, CA_KEY, CLIENT_CERT, CLIENT_KEY, SERVER_CERT, SERVER_KEY, TIME
+from machinekit.work import Work
+
+UNEVEN = timedelta(minutes=4)  # clocks that differ by less count as equal; keys.CLOCK_SKEW covers it
+
+
+def check(spec: Spec) -> None:
+    """Raise PreCheckError when a CA of the user's own cannot issue certificates."""
+    if spec.tls_ca_cert:
+        _foreign(spec)
+
+
+def renew(work: Work) -> None:
+    """Issue what is missing, about to end, of another CA, or without one of the machine's names."""
+    machine, clocks = work.machine, _clocks(work)
+    ca = _authority(work, clocks)
+    names = [machine.address, machine.name, "localhost", "127.0.0.1", *work.spec.tls_sans]
+    _renew(work, SERVER_CERT, SERVER_KEY, lambda: keys.server(ca(), names, clocks), names=names, clocks=clocks)
+    _renew(work, CLIENT_CERT, CLIENT_KEY, lambda: keys.client(ca(), machine.name, clocks), names=(), clocks=clocks)
+    due = min(keys.renewal_due(work.read(file)) for file in (SERVER_CERT, CLIENT_CERT))
+    _remember(work, due)
+
+
+def postpone(work: Work) -> None:
+    """After a renewal that failed, let the next command try no earlier than tomorrow."""
+    _remember(work, datetime.now(UTC) + timedelta(days=1))
+
+
+def on_the_host(work: Work) -> dict[str, bytes]:
+    """What the engine reads, by path."""
+    return {
+        engine.CA: keys.issuer(work.read(CA)),
+        engine.CERT: work.read(SERVER_CERT),
+        engine.KEY: work.read(SERVER_KEY),
+    }
+
+
+def _remember(work: Work, due: datetime) -> None:
+    text = due.strftime(TIME)
+    if work.machine.renewal_due != text:
+        work.machine.renewal_due = text
+        work.save()
+
+
+def _clocks(work: Work) -> keys.Clocks:
+    """This computer's clock and the host's, which may be an hour off."""
+    here = datetime.now(UTC)
+    there = datetime.fromtimestamp(int(work.facts.clock), UTC) if work.facts.clock else here
+    if abs(there - here) < UNEVEN:
+        return keys.Clocks(here, here)
+    minutes = round((there - here).total_seconds() / 60)
+    work.note(
+        f"the host's clock is {abs(minutes)} minutes {'ahead of' if minutes > 0 else 'behind'} this computer's; "
+        "the certificates allow for it, other programs may not: set the one that is wrong"
+    )
+    return keys.Clocks(min(here, there), max(here, there))
+
+
+def _authority(work: Work, clocks: keys.Clocks) -> Callable[[], keys.Pair]:
+    """What issues, once its certificate is in the store; a foreign key is read only when it is needed."""
+    if work.spec.tls_ca_cert:
+        _take_over(work)
+        return lambda: _foreign(work.spec)
+    if not (work.directory / CA).exists() or not (work.directory / CA_KEY).exists():
+        _put(work, CA, CA_KEY, keys.authority(work.machine.name, clocks))
+    elif keys.must_renew(work.read(CA), work.read(CA), clocks=clocks):
+        work.write(CA, keys.reissued(keys.Pair(work.read(CA), work.read(CA_KEY)), clocks).cert)
+    return lambda: keys.Pair(work.read(CA), work.read(CA_KEY))
+
+
+def _take_over(work: Work) -> None:
+    """Keep a copy of the foreign certificate; what is there already serves while the file cannot be read."""
+    given, own = Path(work.spec.tls_ca_cert), work.directory / CA
+    if own.exists() and (not given.exists() or given.read_bytes() == own.read_bytes()):
+        return
+    work.write(CA, _foreign(work.spec).cert)
+    (work.directory / CA_KEY).unlink(missing_ok=True)  # of our own CA, which signs nothing any more
+
+
+def _foreign(spec: Spec) -> keys.Pair:
+    try:
+        cert, key = (Path(file).read_bytes() for file in (spec.tls_ca_cert, spec.tls_ca_key))
+    except OSError as error:
+        raise PreCheckError(
+            f"cannot read the CA's file {error.filename}: {error.strerror}", "it is needed to issue certificates"
+        ) from None
+    try:
+        return keys.foreign_authority(cert, key)
+    except ValueError as error:
+        raise PreCheckError(
+            f"the CA in {spec.tls_ca_cert} cannot be used: {error}", "see --tls-ca-cert and --tls-ca-key"
+        ) from None
+
+
+def _renew(
+    work: Work, cert: str, key: str, issue: Callable[[], keys.Pair], *, names: Iterable[str], clocks: keys.Clocks
+) -> None:
+    both = (work.directory / cert).exists() and (work.directory / key).exists()
+    if not both or keys.must_renew(work.read(cert), work.read(CA), names, clocks):
+        _put(work, cert, key, issue())
+
+
+def _put(work: Work, cert: str, key: str, pair: keys.Pair) -> None:
+    # without a certificate the pair is made anew, so a crash in between leaves none that does not match
+    (work.directory / cert).unlink(missing_ok=True)
+    work.write(key, pair.key)
+    work.write(cert, pair.cert)
