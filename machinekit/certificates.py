@@ -47,7 +47,8 @@ def on_the_host(work: Work) -> dict[str, bytes]:
 
 
 def _remember(work: Work, due: datetime) -> None:
-    text = due.strftime(TIME)
+    # by a clock that is ahead it may be further away than a life: commands take that for a clock that was set back
+    text = min(due, datetime.now(UTC) + keys.LEAF_LIFE).strftime(TIME)
     if work.machine.renewal_due != text:
         work.machine.renewal_due = text
         work.save()

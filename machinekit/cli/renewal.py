@@ -8,6 +8,8 @@ from machinekit.cli.command import store_of
 from machinekit.errors import LockedError, MachinekitError
 from machinekit.store import TIME
 
+LONGEST = 365 * 86400  # seconds that a certificate of ours lives
+
 TYPE_CHECKING = False  # see cli/command.py
 if TYPE_CHECKING:
     import argparse
@@ -21,9 +23,9 @@ def renew_due(args: argparse.Namespace) -> None:
 
     A failure is only a warning: the certificates that are there may serve yet.
     """
-    store, now = store_of(args), time.strftime(TIME, time.gmtime())
+    store = store_of(args)
     names = args.names if hasattr(args, "names") else [args.name]
-    due = [name for name in names if name and _is_due(store, name, now)]
+    due = [name for name in names if name and _is_due(store, name)]
     if due:
         import sys
 
@@ -39,9 +41,14 @@ def renew_due(args: argparse.Namespace) -> None:
         each(due, verb, stream=sys.stderr)
 
 
-def _is_due(store: Store, name: str, now: str) -> bool:
+def _is_due(store: Store, name: str) -> bool:
     try:
         record = store.read(name)
     except MachinekitError:
         return False  # the command itself will say what is wrong
-    return record.get("phase") == "ready" and "" < record.get("renewal_due", "") <= now
+    due = record.get("renewal_due")
+    if not due or record.get("phase") != "ready":
+        return False
+    now = time.time()
+    # further away than a certificate lives: it was issued by a clock that was ahead, and is not valid yet
+    return not time.strftime(TIME, time.gmtime(now)) < due <= time.strftime(TIME, time.gmtime(now + LONGEST))
