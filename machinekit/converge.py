@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tenacity
 
-from machinekit import certificates, dockerapi, dockercontext, engine
+from machinekit import certificates, dockerapi, dockercontext, engine, service
 from machinekit.errors import DeadlineError, EngineError, GoneError, RemoteError
 from machinekit.machine import Instance, Phase, State
 from machinekit.store import KNOWN_HOSTS
@@ -57,12 +57,12 @@ def wait_for_ssh(work: Work) -> None:
 def detect_system(work: Work) -> None:
     """Detecting the system
 
-    The host must have a POSIX shell and systemd.
+    The host must have a POSIX shell, and systemd or OpenRC.
     """
     lines = work.connected().run(engine.probe_script(), patience=PROBE)
     work.facts = engine.parse_facts(lines)
-    if work.facts.init != "systemd":
-        raise RemoteError(f"{work.facts.system} does not run systemd, which the engine's setup needs")
+    if work.facts.init not in service.KNOWN:
+        raise RemoteError(f"{work.facts.system} runs {work.facts.init!r} as its init system, which is not one we know")
 
 
 def install_engine(work: Work) -> None:

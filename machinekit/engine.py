@@ -6,10 +6,10 @@ import base64
 import binascii
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from machinekit import service
 from machinekit.errors import EngineError, UsageError
 from machinekit.render import render, static
 from machinekit.spec import Spec
@@ -19,7 +19,6 @@ ORIGINAL = "/etc/docker/daemon.json.before-"  # and the machine's uid: what was 
 CA = "/etc/docker/ca.pem"
 CERT = "/etc/docker/server.pem"
 KEY = "/etc/docker/server-key.pem"
-DROP_IN = "/etc/systemd/system/docker.service.d/10-machinekit.conf"
 
 # Docker's repository and the fingerprint of the key that signs it: https://docs.docker.com/engine/install/debian/
 REPOSITORY = "https://download.docker.com/linux"
@@ -62,6 +61,7 @@ class Facts:
     clock: str = ""  # seconds since 1970
     daemon_json: str = ""
     daemon_json_before: str = ""  # what an unfinished change found
+    conf_d: str = ""
     files: dict[str, str] = field(default_factory=dict)
     originals: dict[str, str] = field(default_factory=dict)  # by machine uid
 
@@ -87,7 +87,7 @@ class File:
 
 def probe_script() -> str:
     """The script whose output `parse_facts` reads."""
-    return static("engine/probe.sh")
+    return static("engine/init.sh") + static("engine/probe.sh")
 
 
 def parse_facts(lines: list[str]) -> Facts:
@@ -147,14 +147,14 @@ def wanted_files(
     """
     current = _settings(facts.daemon_json)
     base = _settings(facts.originals.get(original) or facts.daemon_json_before or facts.daemon_json)
-    wanted = daemon_settings(base, spec, driver=driver, listen=listen, unit_hosts=_hosts(facts.exec_start))
+    wanted = daemon_settings(base, spec, driver=driver, listen=listen, unit_hosts=service.hosts(facts.exec_start))
     # a file that says the same in other words stays as its owner wrote it
     text = base64.b64decode(facts.daemon_json) if wanted == current else json.dumps(wanted, indent=2).encode() + b"\n"
-    return [
-        *certificate_files(certificates),
-        File(DAEMON_JSON, text),
-        File(DROP_IN, drop_in(spec, facts.exec_start).encode()),
-    ]
+    files = [*certificate_files(certificates), File(DAEMON_JSON, text)]
+    if facts.init == "openrc":
+        conf = service.conf_d(spec, facts.exec_start, base64.b64decode(facts.conf_d).decode(errors="surrogateescape"))
+        return [*files, File(service.CONF_D, conf.encode(errors="surrogateescape"))] if conf else files
+    return [*files, File(service.DROP_IN, service.drop_in(spec, facts.exec_start).encode())]
 
 
 def certificate_files(certificates: dict[str, bytes]) -> list[File]:
@@ -180,10 +180,11 @@ def configure_script(files: list[File], facts: Facts, uid: str) -> str:
     before = _settings(facts.daemon_json)
     after = next((json.loads(file.content) for file in files if file.path == DAEMON_JSON), before)
     live_before, live_after = (settings.get("live-restore") is True for settings in (before, after))
-    return render(
+    fixed = " and ".join(key for key in UNDERFOOT if before.get(key) != after.get(key))
+    return "".join(map(static, ("engine/init.sh", "engine/files.sh", "engine/keep.sh"))) + render(
         "engine/configure.sh.j2",
         files=files,
-        managed=[CA, CERT, KEY, DAEMON_JSON, DROP_IN],
+        managed=[CA, CERT, KEY, DAEMON_JSON, service.DROP_IN, service.CONF_D],
         settings=DAEMON_JSON,
         original=ORIGINAL + uid,
         kept_before=_live_restore(before, True),
@@ -192,7 +193,7 @@ def configure_script(files: list[File], facts: Facts, uid: str) -> str:
         released_after=_live_restore(after, live_after),
         live_before=json.dumps(live_before),
         live_after=json.dumps(live_after),
-        fixed=" and ".join(key for key in UNDERFOOT if before.get(key) != after.get(key)),
+        fixed=f"{fixed} cannot change under them" if fixed else "",
         dockerd=facts.dockerd,
     )
 
@@ -209,7 +210,7 @@ def containers_told(lines: list[str]) -> str:
 
 def start_script() -> str:
     """The script that starts an engine that is configured and not running."""
-    return static("engine/start.sh")
+    return static("engine/init.sh") + static("engine/start.sh")
 
 
 def daemon_settings(
@@ -239,25 +240,6 @@ def daemon_settings(
         *dict.fromkeys([*(_list(wanted, "hosts") or unit_hosts or ["unix:///var/run/docker.sock"]), listen])
     ]
     return wanted | {"tlsverify": True, "tlscacert": CA, "tlscert": CERT, "tlskey": KEY}
-
-
-def drop_in(spec: Spec, exec_start: str) -> str:
-    """The systemd drop-in: takes the unit's own -H away (daemon.json has the hosts) and sets the environment."""
-    words = exec_start.split()
-    kept, skip = [], False
-    for word in words:
-        if not skip and not re.match(r"(-H|--host=)", word) and word != "--host":
-            kept.append(word)
-        skip = word in ("-H", "--host") and not skip
-    lines = ["# Written by machinekit.", "[Service]"]
-    if kept != words:
-        lines += ["ExecStart=", f"ExecStart={' '.join(kept)}"]
-    lines += [f"Environment={_unit_quoted(pair)}" for pair in spec.env]
-    return "\n".join(lines) + "\n"
-
-
-def _hosts(exec_start: str) -> list[str]:
-    return re.findall(r"(?:^|\s)(?:-H[=\s]?|--host[=\s])(\S+)", exec_start)
 
 
 def _live_restore(settings: dict[str, Any], on: bool) -> str:
@@ -295,8 +277,3 @@ def _value(text: str) -> Any:
 
 def _no_number(text: str) -> Any:
     raise ValueError(f"{text} is no JSON")  # Python's parser takes NaN, dockerd's does not
-
-
-def _unit_quoted(text: str) -> str:
-    # systemd.syntax(7): C escapes inside quotes; systemd.unit(5): % starts a specifier
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'

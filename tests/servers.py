@@ -265,7 +265,7 @@ class FakeHost(SshServer):
             match line.split():
                 case ["put", path, _, content]:
                     self.files[shlex.split(path)[0]] = base64.b64decode(shlex.split(content)[0])
-                case ["restart", "||", "give_up", *_] | ["if", "!", "timeout", "120", "systemctl", "start", *_]:
+                case ["restart", "||", "give_up", *_] | ["if", "!", "engine_start;", *_]:
                     self.facts["active"] = "yes"
         if "say os_id" in script and not failed:
             lines += self._probe()

@@ -16,7 +16,7 @@ from machinekit.providers.none import NoneOptions
 from machinekit.providers.qemu import QemuOptions
 
 from machinekit import create as creating
-from machinekit import dockercontext, engine, keys, lifecycle, ssh
+from machinekit import dockercontext, engine, keys, lifecycle, service, ssh
 from machinekit.create import create
 from machinekit.errors import (
     DriverError,
@@ -287,7 +287,7 @@ def test_a_server_becomes_a_docker_host_in_three_executions(store: Store, told: 
     [
         ({engine.CA: b"x"}, ["certificates renewed"]),
         ({engine.DAEMON_JSON: b"{}"}, ["engine configured"]),
-        ({engine.DROP_IN: b"x"}, ["engine configured"]),
+        ({service.DROP_IN: b"x"}, ["engine configured"]),
         ({engine.DAEMON_JSON: None}, ["engine configured"]),
         ({}, ["engine started"]),
     ],
@@ -345,7 +345,7 @@ def test_settings_can_be_mended_while_no_engine_is_in_use(store: Store, told: To
 @pytest.mark.parametrize(
     ("facts", "spec", "kind", "said"),
     [
-        ({"init": "other"}, {}, RemoteError, "debian 12 does not run systemd"),
+        ({"init": "runit"}, {}, RemoteError, "debian 12 runs 'runit' as its init system"),
         ({"os_id": "plan9"}, {}, UsageError, "no engine packages are known for plan9 12"),
         ({}, {"engine": "none"}, EngineError, "there is no dockerd on the host"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machinekit import engine
+from machinekit import engine, service
 from machinekit.engine import Facts, File
 from machinekit.errors import EngineError, UsageError
 from machinekit.spec import Spec
@@ -183,7 +183,40 @@ def test_the_units_own_hosts_move_into_the_settings(exec_start: str, hosts: list
     ],
 )
 def test_the_environment_of_the_unit(pair: str, line: str) -> None:
-    assert engine.drop_in(Spec(env=(pair,)), "").splitlines()[2:] == [line]
+    assert service.drop_in(Spec(env=(pair,)), "").splitlines()[2:] == [line]
+
+
+BLOCK = "# machinekit begins\n{}\n# machinekit ends\n"
+
+
+@pytest.mark.parametrize(
+    ("current", "command", "env", "text"),
+    [
+        ("", "dockerd ", (), ""),
+        ("# theirs", "dockerd ", (), "# theirs"),
+        ("", "dockerd ", ("A=b c",), BLOCK.format("export 'A=b c'")),
+        ("# theirs\n", "dockerd ", ("A=b",), "# theirs\n" + BLOCK.format("export A=b")),
+        ("# theirs\n" + BLOCK.format("export A=b") + "# more\n", "dockerd ", (), "# theirs\n# more\n"),
+        (
+            'DOCKER_OPTS="-H fd:// -D"\n',
+            "dockerd -H fd:// -D --mtu=9",
+            (),
+            'DOCKER_OPTS="-H fd:// -D"\n' + BLOCK.format("DOCKER_OPTS='-D --mtu=9'"),
+        ),
+    ],
+)
+def test_the_service_under_openrc(current: str, command: str, env: tuple[str, ...], text: str) -> None:
+    spec = Spec(env=env)
+    assert service.conf_d(spec, command, current) == text
+    assert service.conf_d(spec, command, text) == text
+    facts = Facts(init="openrc", exec_start=command, conf_d=base64.b64encode(current.encode()).decode())
+    paths = {file.path: file.content.decode() for file in files_for(facts, spec)}
+    assert paths.get(service.CONF_D, "") == text
+    assert service.DROP_IN not in paths
+
+
+def files_for(facts: Facts, spec: Spec) -> list[File]:
+    return engine.wanted_files(spec, facts, driver="fake", listen=LISTEN, certificates={})
 
 
 def wanted(facts: Facts, spec: Spec | None = None) -> dict[str, File]:
@@ -198,7 +231,7 @@ def test_only_the_key_is_secret() -> None:
         engine.CERT: "0644",
         engine.KEY: "0600",
         engine.DAEMON_JSON: "0644",
-        engine.DROP_IN: "0644",
+        service.DROP_IN: "0644",
     }
 
 
@@ -214,7 +247,7 @@ def test_only_what_differs_is_changed() -> None:
     assert [file.path for file in engine.to_change(list(files.values()), there)] == [
         engine.CERT,
         engine.KEY,
-        engine.DROP_IN,
+        service.DROP_IN,
     ]
 
 

@@ -18,7 +18,7 @@ PROVIDERS = ROOT / "providers"
 LAYERS = (
     ("cli", "__main__"),
     ("create", "lifecycle", "collect", "converge", "certificates", "images", "work"),
-    ("spec", "engine", "keys", "client", "render", "cloudinit"),
+    ("spec", "engine", "service", "keys", "client", "render", "cloudinit"),
     ("drivers", "ssh", "store", "dockerapi", "dockercontext"),
     ("provider", "machine", "errors", "__init__"),
 )

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import machinekit
-from machinekit import cloudinit, engine
+from machinekit import cloudinit, engine, service
 from machinekit.engine import Facts, File
 from machinekit.render import render, static
 from machinekit.spec import Spec
@@ -47,7 +47,7 @@ SCRIPTS: dict[str, Callable[[], str]] = {
 }
 TEXTS: dict[str, Callable[[], str]] = {
     "user-data": lambda: cloudinit.user_data("node1", "machinekit", "ssh-ed25519 AA me", "PRIVATE\n", "ssh-ed25519 BB"),
-    "drop-in.conf": lambda: engine.drop_in(Spec(env=("A=b", f"N={NASTY}")), "/usr/bin/dockerd -H fd:// --init"),
+    "drop-in.conf": lambda: service.drop_in(Spec(env=("A=b", f"N={NASTY}")), "/usr/bin/dockerd -H fd:// --init"),
 }
 
 

@@ -8,19 +8,15 @@ say os_id "$ID"
 say os_like "$ID_LIKE"
 say os_version "$VERSION_ID"
 say clock "$(date +%s)"
-if [ -d /run/systemd/system ]; then say init systemd; else say init other; fi
+say init "$init"
 
 if [ -e /var/lib/machinekit/installing ]; then
   say dockerd '' # its installation was cut off
 else
   say dockerd "$(PATH="$PATH:/usr/sbin:/sbin" command -v dockerd || true)"
 fi
-if systemctl is-active --quiet docker.service 2>/dev/null; then say active yes; else say active no; fi
-unit=
-for folder in /etc/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
-  if [ -z "$unit" ] && [ -r "$folder/docker.service" ]; then unit=$folder/docker.service; fi
-done
-if [ -n "$unit" ]; then say exec_start "$(sed -n 's/^ExecStart=//p' "$unit" | tail -n 1)"; fi
+if engine_active; then say active yes; else say active no; fi
+say exec_start "$(engine_command)"
 before=/etc/docker/.machinekit-before
 if [ -d "$before" ]; then say pending yes; else say pending no; fi
 if [ -r "$before/etc/docker/daemon.json" ]; then
@@ -29,10 +25,11 @@ elif [ -e "$before/etc/docker/daemon.json.absent" ]; then
   say daemon_json_before "$(echo '{}' | base64)"
 fi
 if [ -r /etc/docker/daemon.json ]; then say daemon_json "$(base64 /etc/docker/daemon.json | tr -d '\n')"; fi
+if [ -r /etc/conf.d/docker ]; then say conf_d "$(base64 /etc/conf.d/docker | tr -d '\n')"; fi
 for file in /etc/docker/daemon.json.before-*; do
   if [ -r "$file" ]; then say "original ${file#/etc/docker/daemon.json.before-}" "$(base64 "$file" | tr -d '\n')"; fi
 done
 for file in /etc/docker/ca.pem /etc/docker/server.pem /etc/docker/server-key.pem \
-  /etc/systemd/system/docker.service.d/10-machinekit.conf; do
+  /etc/systemd/system/docker.service.d/10-machinekit.conf /etc/conf.d/docker; do
   if [ -r "$file" ]; then say "sha256 $file" "$(sha256sum <"$file" | cut -c 1-64)"; fi
 done

@@ -14,6 +14,68 @@ fi
 sh "$script"
 )
 rm -r /var/lib/machinekit
+# The init system: how the engine's service is handled under each that we know.
+set -eu
+if [ -d /run/systemd/system ]; then
+  init=systemd
+elif [ -d /run/openrc ]; then
+  init=openrc
+else
+  init=$(cat /proc/1/comm)
+fi
+
+case $init in
+systemd)
+  engine_active() { systemctl is-active --quiet docker.service 2>/dev/null; }
+  engine_enable() {
+    if ! systemctl is-enabled --quiet docker.service; then systemctl enable --quiet docker.service; fi
+  }
+  engine_start() { timeout 120 systemctl start docker.service; }
+  engine_restart() {
+    systemctl daemon-reload
+    systemctl reset-failed docker.service docker.socket 2>/dev/null || true
+    timeout 120 systemctl restart docker.service
+  }
+  engine_stop() { timeout 120 systemctl stop docker.service; }
+  engine_reload() { systemctl reload docker.service; }
+  engine_log() { journalctl --unit docker.service --lines 12 --no-pager --output cat 2>/dev/null || true; }
+  engine_command() { # as the unit has it, before anybody's drop-in
+    for folder in /etc/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
+      if [ -r "$folder/docker.service" ]; then
+        sed -n 's/^ExecStart=//p' "$folder/docker.service" | tail -n 1
+        break
+      fi
+    done
+  }
+  ;;
+openrc)
+  engine_active() { rc-service --quiet docker status >/dev/null 2>&1; }
+  engine_enable() {
+    if ! rc-update show default | grep -qw docker; then rc-update --quiet add docker default; fi
+  }
+  engine_start() { timeout 120 rc-service docker start && engine_wait; }
+  engine_restart() { timeout 120 rc-service docker restart && engine_wait; }
+  engine_stop() { timeout 120 rc-service docker stop; }
+  engine_wait() { # OpenRC is content when the process runs
+    for _ in $(seq 300); do
+      if docker version >/dev/null 2>&1; then return 0; fi
+      if ! engine_active; then return 1; fi
+      sleep 0.2
+    done
+    return 1
+  }
+  engine_reload() { rc-service docker reload; }
+  engine_log() { tail -n 12 /var/log/docker.log 2>/dev/null || true; }
+  engine_command() { # as its owner has it, before our lines
+    settings=$(sed '/^# machinekit begins/,/^# machinekit ends/d' /etc/conf.d/docker 2>/dev/null || true)
+    (set +eu; eval "$settings" >/dev/null 2>&1; printf '%s\n' "dockerd ${DOCKER_OPTS:-}")
+  }
+  ;;
+*)
+  engine_active() { false; }
+  engine_command() { :; }
+  ;;
+esac
 # What is there: the system, the engine, and the digests of the files we manage. Changes nothing.
 set -eu
 say() { printf 'machinekit:%s=%s\n' "$1" "$2"; }
@@ -24,19 +86,15 @@ say os_id "$ID"
 say os_like "$ID_LIKE"
 say os_version "$VERSION_ID"
 say clock "$(date +%s)"
-if [ -d /run/systemd/system ]; then say init systemd; else say init other; fi
+say init "$init"
 
 if [ -e /var/lib/machinekit/installing ]; then
   say dockerd '' # its installation was cut off
 else
   say dockerd "$(PATH="$PATH:/usr/sbin:/sbin" command -v dockerd || true)"
 fi
-if systemctl is-active --quiet docker.service 2>/dev/null; then say active yes; else say active no; fi
-unit=
-for folder in /etc/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
-  if [ -z "$unit" ] && [ -r "$folder/docker.service" ]; then unit=$folder/docker.service; fi
-done
-if [ -n "$unit" ]; then say exec_start "$(sed -n 's/^ExecStart=//p' "$unit" | tail -n 1)"; fi
+if engine_active; then say active yes; else say active no; fi
+say exec_start "$(engine_command)"
 before=/etc/docker/.machinekit-before
 if [ -d "$before" ]; then say pending yes; else say pending no; fi
 if [ -r "$before/etc/docker/daemon.json" ]; then
@@ -45,10 +103,11 @@ elif [ -e "$before/etc/docker/daemon.json.absent" ]; then
   say daemon_json_before "$(echo '{}' | base64)"
 fi
 if [ -r /etc/docker/daemon.json ]; then say daemon_json "$(base64 /etc/docker/daemon.json | tr -d '\n')"; fi
+if [ -r /etc/conf.d/docker ]; then say conf_d "$(base64 /etc/conf.d/docker | tr -d '\n')"; fi
 for file in /etc/docker/daemon.json.before-*; do
   if [ -r "$file" ]; then say "original ${file#/etc/docker/daemon.json.before-}" "$(base64 "$file" | tr -d '\n')"; fi
 done
 for file in /etc/docker/ca.pem /etc/docker/server.pem /etc/docker/server-key.pem \
-  /etc/systemd/system/docker.service.d/10-machinekit.conf; do
+  /etc/systemd/system/docker.service.d/10-machinekit.conf /etc/conf.d/docker; do
   if [ -r "$file" ]; then say "sha256 $file" "$(sha256sum <"$file" | cut -c 1-64)"; fi
 done
