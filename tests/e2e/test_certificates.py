@@ -30,9 +30,12 @@ def adopt(host: Host, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[lis
 
 
 def at(cli: Cli, offset: str, *words: str) -> str:
-    """Run the command line with this computer's clock moved."""
+    """Run the command line with this computer's clock moved; returns what it says on stderr, then on stdout."""
     command = ["faketime", "-f", offset, sys.executable, "-m", "machinekit", *words]
-    return run(*command, env=cli.environment | {"FAKETIME_DONT_FAKE_MONOTONIC": "1"})
+    environment = cli.environment | {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stderr + result.stdout
 
 
 def served(host: Host) -> x509.Certificate:
@@ -40,25 +43,19 @@ def served(host: Host) -> x509.Certificate:
     return x509.load_pem_x509_certificate(host.sh("cat /etc/docker/server.pem").encode())
 
 
-@pytest.mark.parametrize("offset", ["-365d", "+365d"])
+@pytest.mark.parametrize("offset", ["+365d", "-365d"])
 def test_a_record_from_another_year_is_renewed_by_the_next_command(
     cli: Cli, host: Host, adopt: list[str], offset: str
 ) -> None:
-    at(cli, offset, *adopt)
+    cli(*adopt)
     before = served(host)
-    result = subprocess.run(
-        [sys.executable, "-m", "machinekit", "config", "web"],
-        env=cli.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("--tlsverify")
-    assert "web: certificates renewed" in result.stderr
+    said = at(cli, offset, "config", "web")
+    assert "web: certificates renewed" in said
+    assert "--tlsverify" in said
     assert served(host).serial_number != before.serial_number
+    assert "renewed" not in at(cli, offset, "config", "web")
+    # and by a clock that was right all the time
     assert run("docker", "version", "--format", "{{.Server.Os}}", env=cli.client("web")) == "linux\n"
-    assert "renewed" not in cli("provision", "web")
 
 
 @pytest.mark.parametrize(("offset", "said"), [("+1h", "60 minutes behind this"), ("-1h", "60 minutes ahead of this")])
@@ -82,10 +79,13 @@ def test_containers_outlive_new_certificates(cli: Cli, host: Host, adopt: list[s
     assert "1 running container kept running" in cli("regenerate-certs", "-y", "web")
     assert served(host).serial_number != certificate.serial_number
     assert started() == before
-    # a setting that the engine refuses is rolled back under a running container
+    # somebody's mistake in the settings would keep the engine from coming back
     host.sh("sed -i 's/{/{\"no-such-setting\": 1,/' /etc/docker/daemon.json")
-    assert "the settings from before are back" in cli.fail("regenerate-certs", "-y", "web")
+    said = cli.fail("regenerate-certs", "-y", "web")
+    assert "the engine does not take /etc/docker/daemon.json as it is on the host" in said
     host.sh("sed -i 's/\"no-such-setting\": 1,//' /etc/docker/daemon.json")
+    assert started() == before
+    assert "certificates renewed" in cli("provision", "web")
     assert started() == before
     assert json.loads(host.sh("cat /etc/docker/daemon.json")) == settings  # live-restore was only for the moment
     assert run("docker", "info", "-f", "{{.LiveRestoreEnabled}}", env=client) == "false\n"
