@@ -5,7 +5,7 @@ from __future__ import annotations
 import tenacity
 
 from machinekit import certificates, dockerapi, dockercontext, engine, service
-from machinekit.errors import DeadlineError, EngineError, GoneError, RemoteError
+from machinekit.errors import DeadlineError, EngineError, GoneError, PreCheckError, RemoteError
 from machinekit.machine import Instance, Phase, State
 from machinekit.store import KNOWN_HOSTS
 from machinekit.work import Step, Work, ssh_host
@@ -79,20 +79,33 @@ def install_engine(work: Work) -> None:
     work.changed.append("engine installed")
 
 
+def agree_to_changes(work: Work) -> None:
+    """Looking at what is in use
+
+    Nothing was changed on the server.
+    """
+    step, machine, facts = agree_to_changes.__name__, work.machine, work.facts
+    if work.driver.capabilities.births or machine.phase is not Phase.CREATING or step in machine.done:
+        return
+    if (facts.active == "yes" or facts.daemon_json) and not work.agreed:
+        lines = engine.changes(engine.to_change(_wanted_files(work), facts), facts)
+        count = facts.containers
+        if facts.active == "yes":
+            lines.append(f"the engine is restarted; {count} running containers stay where it can keep them")
+        lines.append(f"the engine listens at {_listen(work)} too, to clients with a certificate of this machine")
+        about = f"{machine.address} ({facts.system}) is in use. This would change on it:"
+        if not work.progress.confirm(machine.name, "\n  ".join([about, *lines])):
+            raise PreCheckError("not agreed", "nothing was changed")
+    machine.done.append(step)
+    work.save()
+
+
 def configure_engine(work: Work) -> None:
     """Configuring the engine and TLS
 
     The engine's journal is above; what was there before was put back.
     """
-    certificates.renew(work)
-    files = engine.wanted_files(
-        work.spec,
-        work.facts,
-        driver=work.machine.driver,
-        listen=f"tcp://{'[::]' if ':' in work.machine.address else '0.0.0.0'}:{work.driver.listen_port}",  # noqa: S104
-        certificates=certificates.on_the_host(work),
-        original=work.machine.uid if work.machine.phase is Phase.CREATING else "",
-    )
+    files = _wanted_files(work)
     if engine.owned_by_another(work.facts, work.machine.uid):
         work.note("another machine of machinekit was made of this server; its certificates are replaced")
     _put_in_place(work, files)
@@ -130,7 +143,38 @@ def steps(work: Work) -> tuple[Step, ...]:
     """The steps that apply to the machine's driver."""
     if not work.driver.capabilities.ssh:
         return (find_address, verify_engine)
-    return (find_address, wait_for_ssh, detect_system, install_engine, configure_engine, verify_engine)
+    return (
+        *(find_address, wait_for_ssh, detect_system, agree_to_changes),
+        *(install_engine, configure_engine, verify_engine),
+    )
+
+
+def restore_settings(work: Work) -> None:
+    """Putting back the settings from before
+
+    The engine's journal is above; machinekit's settings are still there.
+    """
+    files = engine.restored_files(
+        work.spec, work.facts, work.machine.uid, driver=work.machine.driver, listen=_listen(work)
+    )
+    if files:
+        _put_in_place(work, files)
+
+
+def _wanted_files(work: Work) -> list[engine.File]:
+    certificates.renew(work)
+    return engine.wanted_files(
+        work.spec,
+        work.facts,
+        driver=work.machine.driver,
+        listen=_listen(work),
+        certificates=certificates.on_the_host(work),
+        original=work.machine.uid if work.machine.phase is Phase.CREATING else "",
+    )
+
+
+def _listen(work: Work) -> str:
+    return f"tcp://{'[::]' if ':' in work.machine.address else '0.0.0.0'}:{work.driver.listen_port}"  # noqa: S104
 
 
 def _put_in_place(work: Work, files: list[engine.File]) -> None:
@@ -150,6 +194,7 @@ def _put_in_place(work: Work, files: list[engine.File]) -> None:
 
 
 # what a renewal takes, where the machine is known to answer
+RESTORATION: tuple[Step, ...] = (detect_system, restore_settings)
 RENEWAL: tuple[Step, ...] = (detect_system, renew_certificates, verify_engine)
 
 

@@ -28,11 +28,14 @@ from machinekit.store import (
 from machinekit.work import Progress, Step, Work, run
 
 
-def create(store: Store, name: str, *, driver: str, options: Options, spec: Spec, progress: Progress) -> list[str]:
+def create(
+    store: Store, name: str, *, driver: str, options: Options, spec: Spec, progress: Progress, agreed: bool = False
+) -> list[str]:
     """Make the machine `name` and its engine, and return what was done, in words; empty means "unchanged".
 
-    The same call again goes on where the last one stopped. Raises SpecChangedError when the machine
-    exists with other options, PreCheckError when the driver refuses before anything is made.
+    The same call again goes on where the last one stopped. A server that is in use is changed when that is `agreed`, or
+    else when the person who is asked agrees. Raises SpecChangedError when the machine exists with other options,
+    PreCheckError when the driver refuses before anything is made.
     """
     check_name(name)
     with store.lock(name, "create", lambda holder: progress.note(name, f"waiting: {holder}")):
@@ -46,14 +49,14 @@ def create(store: Store, name: str, *, driver: str, options: Options, spec: Spec
             spec=spec.model_dump(mode="json"),
         )
         machine = _reserved(store, wanted)
-        work = Work(store, machine, progress)
+        work = Work(store, machine, progress, agreed)
         # a driver's secrets are not in the record: the ones given now count
         work.driver.options = options
         try:
             run(work, (*(_once(step) for step in BIRTH if step.__name__ not in machine.done), *converge.steps(work)))
         except (PreCheckError, UsageError):
-            if not machine.done and not machine.resources:
-                store.remove(name)  # nothing was made
+            if not _has_begun(machine):
+                store.remove(name)
             raise
         if machine.phase is not Phase.READY:
             machine.phase = Phase.READY
@@ -196,9 +199,10 @@ def _refuse_changes(machine: Machine, wanted: Machine) -> None:
 
 
 def _has_begun(machine: Machine) -> bool:
-    """Whether an instance may exist: its making begins once the image is found, where it is ours to make."""
+    """Whether something may exist outside of the store: an instance of ours, or changes on a server that was agreed."""
     births = drivers.load(machine.driver).capabilities.births
-    return births and (find_image.__name__ in machine.done or bool(machine.resources))
+    last = find_image if births else converge.agree_to_changes
+    return last.__name__ in machine.done or bool(machine.resources)
 
 
 def _flags(machine: Machine) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Facts:
     init: str = ""
     dockerd: str = ""
     active: str = "no"
+    containers: str = "0"  # that run
     exec_start: str = ""
     pending: str = "no"
     clock: str = ""  # seconds since 1970
@@ -63,7 +64,7 @@ class Facts:
     daemon_json_before: str = ""  # what an unfinished change found
     conf_d: str = ""
     files: dict[str, str] = field(default_factory=dict)
-    originals: dict[str, str] = field(default_factory=dict)  # by machine uid
+    originals: dict[str, str] = field(default_factory=dict)  # by machine uid, the oldest first
 
     @property
     def system(self) -> str:
@@ -73,11 +74,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class File:
-    """A file to put on the host."""
+    """A file to put on the host, or to take away."""
 
     path: str
-    content: bytes
+    content: bytes = b""
     mode: str = "0644"
+    gone: bool = False
 
     @property
     def base64(self) -> str:
@@ -162,6 +164,45 @@ def certificate_files(certificates: dict[str, bytes]) -> list[File]:
     return [File(path, content, "0600" if path == KEY else "0644") for path, content in certificates.items()]
 
 
+def restored_files(spec: Spec, facts: Facts, uid: str, *, driver: str, listen: str) -> list[File]:
+    """Every file we manage as it was before us; what others have changed since stays changed.
+
+    Empty when this machine never configured the host. Raises EngineError when another machine's settings rest on ours.
+    """
+    if uid not in facts.originals:
+        return []
+    if list(facts.originals)[-1] != uid:
+        raise EngineError(
+            "another machine of machinekit was made of this server later", "remove that one first, with --restore"
+        )
+    current, before = _settings(facts.daemon_json), _settings(facts.originals[uid])
+    ours = daemon_settings(before, spec, driver=driver, listen=listen, unit_hosts=service.hosts(facts.exec_start))
+    reverted = {key: _reverted(value, ours.get(key), before.get(key)) for key, value in current.items()}
+    wanted = {key: value for key, value in reverted.items() if value is not None}
+    content = json.dumps(wanted, indent=2).encode() + b"\n"
+    if wanted == before:
+        content = base64.b64decode(facts.originals[uid])  # to the byte
+    gone = (CA, CERT, KEY, service.DROP_IN, ORIGINAL + uid)
+    files = [File(DAEMON_JSON, content, gone=not wanted), *(File(path, gone=True) for path in gone)]
+    if facts.init == "openrc" and facts.conf_d:
+        own = service.without_ours(base64.b64decode(facts.conf_d).decode(errors="surrogateescape"))
+        files.append(File(service.CONF_D, own.encode(errors="surrogateescape")))
+    return files
+
+
+def changes(files: list[File], facts: Facts) -> list[str]:
+    """What putting the files in place would change on the host, a line each."""
+    lines = []
+    for file in files:
+        if file.path == DAEMON_JSON and facts.daemon_json:
+            current, wanted = _settings(facts.daemon_json), json.loads(file.content or b"{}")
+            keys = ", ".join(key for key in wanted if wanted[key] != current.get(key))
+            lines.append(f"{file.path}: {keys} (the rest stays, a copy is kept)")
+        else:
+            lines.append(f"{file.path}: {'replaced' if file.path in facts.files else 'new'}")
+    return lines
+
+
 def owned_by_another(facts: Facts, uid: str) -> bool:
     """Whether another machine's record was the last to configure this host, and ours never did."""
     return bool(facts.originals) and uid not in facts.originals
@@ -169,16 +210,16 @@ def owned_by_another(facts: Facts, uid: str) -> bool:
 
 def to_change(files: list[File], facts: Facts) -> list[File]:
     """The files that differ on the host."""
-    there = dict(facts.files)
-    if facts.daemon_json:
-        there[DAEMON_JSON] = hashlib.sha256(base64.b64decode(facts.daemon_json)).hexdigest()
-    return [file for file in files if there.get(file.path) != hashlib.sha256(file.content).hexdigest()]
+    contents = {DAEMON_JSON: facts.daemon_json} if facts.daemon_json else {}
+    contents |= {ORIGINAL + uid: content for uid, content in facts.originals.items()}
+    there = facts.files | {path: _sha256(base64.b64decode(content)) for path, content in contents.items()}
+    return [file for file in files if there.get(file.path) != _digest(file)]
 
 
 def configure_script(files: list[File], facts: Facts, uid: str) -> str:
     """The script that puts the files in place and restarts the engine, or puts everything back."""
     before = _settings(facts.daemon_json)
-    after = next((json.loads(file.content) for file in files if file.path == DAEMON_JSON), before)
+    after = next((json.loads(file.content or b"{}") for file in files if file.path == DAEMON_JSON), before)
     live_before, live_after = (settings.get("live-restore") is True for settings in (before, after))
     fixed = " and ".join(key for key in UNDERFOOT if before.get(key) != after.get(key))
     return "".join(map(static, ("engine/init.sh", "engine/files.sh", "engine/keep.sh"))) + render(
@@ -240,6 +281,24 @@ def daemon_settings(
         *dict.fromkeys([*(_list(wanted, "hosts") or unit_hosts or ["unix:///var/run/docker.sock"]), listen])
     ]
     return wanted | {"tlsverify": True, "tlscacert": CA, "tlscert": CERT, "tlskey": KEY}
+
+
+def _digest(file: File) -> str | None:
+    return None if file.gone else _sha256(file.content)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _reverted(current: Any, ours: Any, before: Any) -> Any:
+    """A setting with our part of it taken back; None when that leaves nothing."""
+    if current == ours:
+        return before
+    if isinstance(current, list) and isinstance(ours, list):
+        added = [value for value in ours if value not in (before or [])]
+        return [value for value in current if value not in added] or None
+    return current  # somebody has changed it since
 
 
 def _live_restore(settings: dict[str, Any], on: bool) -> str:

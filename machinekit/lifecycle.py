@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from machinekit import certificates, converge, dockercontext
+from machinekit import certificates, converge, dockercontext, drivers
 from machinekit.errors import MachinekitError
 from machinekit.machine import Phase, State
 from machinekit.store import CLIENT_CERT, SERVER_CERT, Store
@@ -84,11 +84,11 @@ def renew(store: Store, name: str, progress: Progress) -> list[str]:
         return work.changed
 
 
-def remove(store: Store, name: str, progress: Progress, *, force: bool = False) -> None:
+def remove(store: Store, name: str, progress: Progress, *, force: bool = False, restore: bool = False) -> None:
     """Remove the instance, what was made beside it, its docker context and last its record.
 
-    With `force` the record goes even when the provider fails, which may leave something that costs money;
-    the failure is noted.
+    With `restore` a server that was adopted gets its settings from before back. With `force` the record goes even when
+    the provider fails, which may leave something that costs money; the failure is noted.
     """
     if not store.exists(name):
         store.load(name)  # says that there is none
@@ -97,6 +97,10 @@ def remove(store: Store, name: str, progress: Progress, *, force: bool = False) 
         with _forced(force, name, progress):
             work = Work(store, store.load(name), progress)
             adopted = work.machine.phase is Phase.READY and not work.driver.capabilities.births
+            if restore and work.driver.capabilities.ssh and not work.driver.capabilities.births:
+                with _forced(force, name, progress):
+                    run(work, converge.RESTORATION)
+                    adopted = False
             work.machine.phase = Phase.REMOVING
             work.save()
             with _forced(force, name, progress):
@@ -108,8 +112,16 @@ def remove(store: Store, name: str, progress: Progress, *, force: bool = False) 
                     work.save()
             dockercontext.remove(name, work.machine.uid)
             if adopted and work.driver.capabilities.ssh:
-                work.note("the server stays as it is, with its engine and our settings in /etc/docker")
+                work.note(
+                    "the server stays as it is, with our settings in /etc/docker; --restore would have put them back"
+                )
         store.remove(name)
+
+
+def is_adopted(store: Store, name: str) -> bool:
+    """Whether the machine is a server that was there before us."""
+    capabilities = drivers.load(store.load(name).driver).capabilities
+    return capabilities.ssh and not capabilities.births
 
 
 @contextmanager

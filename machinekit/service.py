@@ -30,13 +30,18 @@ def drop_in(spec: Spec, command: str) -> str:
 
 def conf_d(spec: Spec, command: str, current: str) -> str:
     """OpenRC's settings of the service: what its owner wrote, then our lines, which do the same as the drop-in."""
-    own = re.sub(rf"(?ms)^{BEGIN}$.*?^{END}$\n?", "", current)
+    own = without_ours(current)
     words, kept = command.split(), _without_hosts(command)
     lines = [f"DOCKER_OPTS={shlex.quote(' '.join(kept[1:]))}"] if kept != words else []
     lines += [f"export {shlex.quote(pair)}" for pair in spec.env]
     if not lines:
         return own
     return "\n".join([*([own.rstrip("\n")] if own else []), BEGIN, *lines, END]) + "\n"
+
+
+def without_ours(text: str) -> str:
+    """OpenRC's settings of the service as their owner wrote them."""
+    return re.sub(rf"(?ms)^{BEGIN}$.*?^{END}$\n?", "", text)
 
 
 def _without_hosts(command: str) -> list[str]:

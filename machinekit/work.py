@@ -38,17 +38,22 @@ class Progress(Protocol):
     def note(self, machine: str, text: str) -> None:
         """Something worth knowing, which stays on the screen."""
 
+    def confirm(self, machine: str, question: str) -> bool:
+        """Whether a person agrees; raises UsageError, with the question in it, where there is nobody to ask."""
+
 
 @dataclass
 class Work:
     """One machine being worked on, under its lock.
 
-    `changed` collects what was done to the machine, in words; empty means that it was as it should be.
+    `agreed` says that nobody needs to be asked. `changed` collects what was done to the machine, in words; empty means
+    that it was as it should be.
     """
 
     store: Store
     machine: Machine
     progress: Progress
+    agreed: bool = False
     changed: list[str] = field(default_factory=list)
     facts: Facts = field(default_factory=Facts)
     connection: Connection | None = None

@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 
 from machinekit import cli as command_line
+from machinekit.errors import UsageError
 from machinekit.store import Store
 from tests.providers.fake import Fake, FakeCloud
 from tests.servers import Certificates, Server, encrypted, engine
@@ -40,6 +41,10 @@ class Told:
     def note(self, machine: str, text: str) -> None:
         """Keep it."""
         self.notes.append(f"{machine}: {text}")
+
+    def confirm(self, machine: str, question: str) -> bool:
+        """There is nobody to ask."""
+        raise UsageError(question)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class Create(Command):
             "-d", "--driver", default=chosen, help=f"{', '.join(drivers.names())} ({chosen}) [$MACHINE_DRIVER]"
         )
         driver.completer = lambda **_: drivers.names()  # type: ignore[attr-defined]  # argcomplete's own way
+        parser.add_argument("-y", "--yes", action="store_true", help="do not ask before a server in use is changed")
         parser.add_argument("--json", action="store_true", help="print the records as JSON; progress goes to stderr")
         options.add_engine_options(parser)
         options.add_driver_options(parser, chosen)
@@ -49,7 +50,9 @@ class Create(Command):
         parsed = parse_options(args.driver, driver, values)
 
         def verb(name: str, shown: Progress) -> str:
-            changes = create.create(store, name, driver=args.driver, options=parsed, spec=spec, progress=shown)
+            changes = create.create(
+                store, name, driver=args.driver, options=parsed, spec=spec, progress=shown, agreed=args.yes
+            )
             return f"ready at {store.read(name)['url']} ({told(changes)})"
 
         code = each(names, verb, stream=sys.stderr if args.json else sys.stdout)

@@ -7,10 +7,14 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from machinekit.cli.command import confirm
+from machinekit.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
+_ASKING = threading.Lock()  # one question at a time
 SLOW = 0.1  # seconds from which a step's duration is worth a line
 
 
@@ -41,6 +45,10 @@ class PlainProgress:
         """Print it."""
         self._stream.write(f"{machine}: {text}\n")  # in one piece: other machines are told of meanwhile
         self._stream.flush()
+
+    def confirm(self, machine: str, question: str) -> bool:
+        """Ask, one machine at a time."""
+        return _asked(machine, question)
 
 
 class LiveProgress:
@@ -80,6 +88,21 @@ class LiveProgress:
     def note(self, machine: str, text: str) -> None:
         """Leave a line."""
         self._progress.console.print(f"{machine}: {text}")
+
+    def confirm(self, machine: str, question: str) -> bool:
+        """Ask, with the spinners out of the way."""
+        self._progress.stop()
+        try:
+            return _asked(machine, question)
+        finally:
+            self._progress.start()
+
+
+def _asked(machine: str, question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError(f"{machine}: {question}", "add --yes to agree; there is no terminal to ask at")
+    with _ASKING:
+        return confirm(f"{machine}: {question}\nGo on?")
 
 
 def progress(stream: TextIO | None = None) -> PlainProgress | LiveProgress:

@@ -79,6 +79,11 @@ put() { # path mode base64
   write "$@"
 }
 
+take() { # path
+  back_up "$1"
+  rm -f "$1"
+}
+
 back_up() { # path
   mkdir -p "$before${1%/*}"
   if [ ! -e "$before$1" ] && [ ! -e "$before$1.absent" ]; then

@@ -94,6 +94,12 @@ else
   say dockerd "$(PATH="$PATH:/usr/sbin:/sbin" command -v dockerd || true)"
 fi
 if engine_active; then say active yes; else say active no; fi
+containers=0
+for task in /run/containerd/io.containerd.runtime.v2.task/moby/* \
+  /run/docker/containerd/daemon/io.containerd.runtime.v2.task/moby/*; do
+  if [ -d "$task" ]; then containers=$((containers + 1)); fi
+done
+say containers "$containers"
 say exec_start "$(engine_command)"
 before=/etc/docker/.machinekit-before
 if [ -d "$before" ]; then say pending yes; else say pending no; fi
