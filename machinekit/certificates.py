@@ -8,6 +8,7 @@ from pathlib import Path
 
 from machinekit import engine, keys
 from machinekit.errors import PreCheckError
+from machinekit.machine import Phase
 from machinekit.spec import Spec
 from machinekit.store import CA, CA_KEY, CLIENT_CERT, CLIENT_KEY, SERVER_CERT, SERVER_KEY, TIME
 from machinekit.work import Work
@@ -26,8 +27,10 @@ def renew(work: Work) -> None:
     machine, clocks = work.machine, _clocks(work)
     ca = _authority(work, clocks)
     names = [machine.address, machine.name, "localhost", "127.0.0.1", *work.spec.tls_sans]
-    _renew(work, SERVER_CERT, SERVER_KEY, lambda: keys.server(ca(), names, clocks), names=names, clocks=clocks)
-    _renew(work, CLIENT_CERT, CLIENT_KEY, lambda: keys.client(ca(), machine.name, clocks), names=(), clocks=clocks)
+    _renew(work, SERVER_CERT, SERVER_KEY, lambda: keys.server(ca(), names, clocks), clocks=clocks, names=names)
+    client = _renew(work, CLIENT_CERT, CLIENT_KEY, lambda: keys.client(ca(), machine.name, clocks), clocks=clocks)
+    if client and machine.phase is Phase.READY:
+        work.changed.append("client certificate renewed")
     due = min(keys.renewal_due(work.read(file)) for file in (SERVER_CERT, CLIENT_CERT))
     _remember(work, due)
 
@@ -105,11 +108,13 @@ def _foreign(spec: Spec) -> keys.Pair:
 
 
 def _renew(
-    work: Work, cert: str, key: str, issue: Callable[[], keys.Pair], *, names: Iterable[str], clocks: keys.Clocks
-) -> None:
+    work: Work, cert: str, key: str, issue: Callable[[], keys.Pair], *, clocks: keys.Clocks, names: Iterable[str] = ()
+) -> bool:
     both = (work.directory / cert).exists() and (work.directory / key).exists()
-    if not both or keys.must_renew(work.read(cert), work.read(CA), names, clocks):
-        _put(work, cert, key, issue())
+    if both and not keys.must_renew(work.read(cert), work.read(CA), names, clocks):
+        return False
+    _put(work, cert, key, issue())
+    return True
 
 
 def _put(work: Work, cert: str, key: str, pair: keys.Pair) -> None:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +127,10 @@ def install_script(spec: Spec, facts: Facts) -> str:
             )
         template = f"engine/{spec.engine}/{FAMILIES[system]}.sh.j2"
         script = render(template, repository=f"{REPOSITORY}/{system}", fingerprint=FINGERPRINT)
+    proxies = [
+        f"export {key}={shlex.quote(value)}" for name, value in spec.proxies.items() for key in (name, name.lower())
+    ]
+    script = "\n".join([*proxies, script])
     # the marker outlives an installation that is cut off, whose half-unpacked dockerd is no engine
     marker = "mkdir -p /var/lib/machinekit\n: >/var/lib/machinekit/installing\n"
     return f"set -e\n{marker}( {script})\nrm -r /var/lib/machinekit\n{probe_script()}"

@@ -24,7 +24,7 @@ def drop_in(spec: Spec, command: str) -> str:
     lines = ["# Written by machinekit.", "[Service]"]
     if kept != words:
         lines += ["ExecStart=", f"ExecStart={' '.join(kept)}"]
-    lines += [f"Environment={_unit_quoted(pair)}" for pair in spec.env]
+    lines += [f"Environment={_unit_quoted(pair)}" for pair in _environment(spec)]
     return "\n".join(lines) + "\n"
 
 
@@ -33,10 +33,15 @@ def conf_d(spec: Spec, command: str, current: str) -> str:
     own = without_ours(current)
     words, kept = command.split(), _without_hosts(command)
     lines = [f"DOCKER_OPTS={shlex.quote(' '.join(kept[1:]))}"] if kept != words else []
-    lines += [f"export {shlex.quote(pair)}" for pair in spec.env]
+    lines += [f"export {shlex.quote(pair)}" for pair in _environment(spec)]
     if not lines:
         return own
     return "\n".join([*([own.rstrip("\n")] if own else []), BEGIN, *lines, END]) + "\n"
+
+
+def _environment(spec: Spec) -> list[str]:
+    """What was given by hand comes last and counts."""
+    return [*(f"{name}={value}" for name, value in spec.proxies.items()), *spec.env]
 
 
 def without_ours(text: str) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -69,6 +70,30 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute()) if path else ""
 
 
+def _proxy(url: str) -> str:
+    if not url:
+        return url
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        raise ValueError(
+            "a proxy with a password would have to be kept in the record: let it know this network instead"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError(f"{url!r} is not of the form http://HOST:PORT")
+    return url.rstrip("/")
+
+
+def _separated(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Each host on its own, as NO_PROXY may have them."""
+    hosts = tuple(host for value in values for host in value.split(","))
+    for host in hosts:
+        if not re.fullmatch(r"[A-Za-z0-9_.:*/\[\]-]+", host):
+            raise ValueError(f"{host!r} is neither a host, a domain nor a network")
+    return hosts
+
+
+Proxy = Annotated[str, AfterValidator(_proxy)]
+Hosts = Annotated[tuple[str, ...], AfterValidator(_separated)]
 File = Annotated[str, AfterValidator(_absolute)]
 Pairs = Annotated[tuple[str, ...], AfterValidator(_pairs)]
 DockerdOptions = Annotated[Pairs, AfterValidator(_dockerd_options)]
@@ -92,9 +117,19 @@ class Spec(BaseModel):
     insecure_registries: tuple[str, ...] = Field(default=(), description="registry to talk to without verified TLS")
     registry_mirrors: tuple[str, ...] = Field(default=(), description="registry mirror URL")
     storage_driver: str = Field(default="", description="storage driver of the engine")
+    proxy: Proxy = Field(default="", description="HTTP proxy for packages, images and the engine, http://HOST:PORT")
+    no_proxy: Hosts = Field(default=(), description="host, domain or network that is reached without the proxy")
     tls_sans: HostNames = Field(default=(), description="further name or address in the server certificate")
     tls_ca_cert: File = Field(default="", description="a CA of your own (PEM) instead of one for each machine")
     tls_ca_key: File = Field(default="", description="its key (PEM), read where it is whenever it must sign")
+
+    @property
+    def proxies(self) -> dict[str, str]:
+        """The proxy as programs read it from their environment; empty without one."""
+        if not self.proxy:
+            return {}
+        direct = ",".join(dict.fromkeys(["localhost", "127.0.0.1", "::1", *self.no_proxy]))
+        return {"HTTP_PROXY": self.proxy, "HTTPS_PROXY": self.proxy, "NO_PROXY": direct}
 
     def model_post_init(self, context: Any) -> None:
         """Refuse what no single field can see."""
@@ -104,6 +139,8 @@ class Spec(BaseModel):
             raise ValueError("--engine script needs --engine-install-url")
         if bool(self.tls_ca_cert) is not bool(self.tls_ca_key):
             raise ValueError("--tls-ca-cert and --tls-ca-key go together")
+        if self.no_proxy and not self.proxy:
+            raise ValueError("--no-proxy goes with --proxy")
 
 
 def parse_spec(values: dict[str, Any]) -> Spec:
@@ -117,7 +154,7 @@ def parse_spec(values: dict[str, Any]) -> Spec:
 def engine_flag(field: str) -> str:
     """The command-line flag of an engine setting: --engine-label for labels."""
     name = {"insecure_registries": "insecure_registry"}.get(field) or field.removesuffix("s")
-    prefix = "--" if field == "engine" or field.startswith("tls_") else "--engine-"
+    prefix = "--" if field in ("engine", "proxy", "no_proxy") or field.startswith("tls_") else "--engine-"
     return f"{prefix}{name}".replace("_", "-")
 
 

@@ -15,7 +15,7 @@ from machinekit import cli as command_line
 from machinekit.errors import UsageError
 from machinekit.store import Store
 from tests.providers.fake import Fake, FakeCloud
-from tests.servers import Certificates, Server, encrypted, engine
+from tests.servers import Certificates, FakeHost, Server, encrypted, engine
 
 # no database: the checkout stays clean; no deadline: CI is slow at times
 hypothesis.settings.register_profile("machinekit", max_examples=50, deadline=None, database=None)
@@ -94,6 +94,17 @@ def cli(store: Store, environment: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
         return Result(code, *capfd.readouterr())
 
     return call
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[FakeHost]:
+    """A server that somebody else made, with an engine for us to set up."""
+    directory = tmp_path / "host"
+    directory.mkdir()
+    with FakeHost(directory) as host:
+        (directory / "key").write_bytes(host.private)
+        (directory / "key").chmod(0o600)
+        yield host
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import time
-from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ from machinekit.errors import (
 from machinekit.machine import Phase, State
 from machinekit.provider import Options
 from machinekit.spec import Spec
-from machinekit.store import CLIENT_CERT, CLIENT_KEY, HOST_KEY, KNOWN_HOSTS, SERVER_CERT, SSH_KEY, Store
+from machinekit.store import CA, CA_KEY, CLIENT_CERT, CLIENT_KEY, HOST_KEY, KNOWN_HOSTS, SERVER_CERT, SSH_KEY, Store
 from tests.conftest import Told
 from tests.providers.fake import FakeCloud, FakeOptions, Killed
 from tests.servers import Certificates, FakeHost, Server, encrypted, shell_saying
@@ -239,17 +237,6 @@ def test_a_certificate_that_is_missing_refuses_before_anything_is_made(store: St
 # --- over SSH
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[FakeHost]:
-    """A server that somebody else made, with an engine for us to set up."""
-    directory = tmp_path / "host"
-    directory.mkdir()
-    with FakeHost(directory) as host:
-        (directory / "key").write_bytes(host.private)
-        (directory / "key").chmod(0o600)
-        yield host
-
-
 def adopting(host: FakeHost, **options: Any) -> GenericOptions:
     key = str(host.directory / "key")
     found = {"ssh_port": host.port, "ssh_key": key, "engine_port": host.engine.port, **options}
@@ -313,7 +300,8 @@ def test_certificates_are_issued_again(store: Store, told: Told, host: FakeHost,
     adopt(store, told, adopting(host))
     directory = store.directory("node1")
     before = {path.name: path.read_bytes() for path in directory.glob("*.pem")}
-    assert lifecycle.regenerate_certs(store, "node1", told, client=client) == ["certificates renewed"]
+    renewed = ["client certificate renewed"] * client + ["certificates renewed"]
+    assert lifecycle.regenerate_certs(store, "node1", told, client=client) == renewed
     changed = {name for name, content in before.items() if (directory / name).read_bytes() != content}
     assert changed == {"server.pem", "server-key.pem"} | ({"cert.pem", "key.pem"} if client else set())
     assert host.files[engine.CERT] == (directory / SERVER_CERT).read_bytes()
@@ -416,16 +404,15 @@ def test_a_certificate_whose_making_was_cut_off_is_made_anew(
     assert (store.directory("node1") / cert).exists()
 
 
-def test_a_client_certificate_is_renewed_in_time(
-    store: Store, told: Told, host: FakeHost, environment: pytest.MonkeyPatch
-) -> None:
-    with environment.context() as soon:
-        soon.setattr(keys, "LEAF_LIFE", timedelta(seconds=1))
-        adopt(store, told, adopting(host))
-    old = (store.directory("node1") / CLIENT_CERT).read_bytes()
-    time.sleep(1.1)
-    assert lifecycle.provision(store, "node1", told) == ["certificates renewed"]
-    assert (store.directory("node1") / CLIENT_CERT).read_bytes() != old
+def test_a_client_certificate_is_renewed_in_time(store: Store, told: Told, host: FakeHost) -> None:
+    adopt(store, told, adopting(host))
+    directory, then = store.directory("node1"), datetime.now(UTC) - timedelta(days=250)
+    ca = keys.Pair((directory / CA).read_bytes(), (directory / CA_KEY).read_bytes())
+    old = keys.client(ca, "node1", keys.Clocks(then, then))
+    store.write("node1", CLIENT_KEY, old.key)
+    store.write("node1", CLIENT_CERT, old.cert)
+    assert lifecycle.provision(store, "node1", told) == ["client certificate renewed"]
+    assert (directory / CLIENT_CERT).read_bytes() != old.cert
 
 
 def test_a_server_of_another_machine_is_taken_over_aloud(store: Store, told: Told, host: FakeHost) -> None:

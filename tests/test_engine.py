@@ -340,3 +340,111 @@ def test_settings_that_were_taken_back_do_not_stay() -> None:
         settings = json.loads(files[0].content)
         assert settings.get("insecure-registries") == expected
         assert settings["log-level"] == "warn"
+
+
+def adopted(theirs: dict[str, Any], now: dict[str, Any] | None = None, **more: Any) -> Facts:
+    """The facts of a server whose owner had these settings before us, and has others now."""
+    originals = more.pop("originals", {}) | {"uid": encoded(theirs)}
+    configured = engine.daemon_settings(theirs, SPEC, driver="fake", listen=LISTEN, unit_hosts=[])
+    return Facts(daemon_json=encoded(now or configured), originals=originals, **more)
+
+
+SPEC = Spec(labels=("tier=ci",), opts=("log-level=debug",), insecure_registries=("r.test",))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "changed", "left"),
+    [
+        ({}, {}, None),
+        ({"debug": True}, {}, {"debug": True}),
+        ({"labels": ["owner=me"], "log-level": "error"}, {}, {"labels": ["owner=me"], "log-level": "error"}),
+        ({"hosts": ["unix:///var/run/docker.sock"]}, {}, {"hosts": ["unix:///var/run/docker.sock"]}),
+        # what was changed since is its owner's
+        ({"log-level": "error"}, {"log-level": "fatal"}, {"log-level": "fatal"}),
+        ({}, {"insecure-registries": ["r.test", "theirs.test"]}, {"insecure-registries": ["theirs.test"]}),
+        ({}, {"debug": True}, {"debug": True}),
+    ],
+)
+def test_what_a_server_gets_back(theirs: dict[str, Any], changed: dict[str, Any], left: dict[str, Any] | None) -> None:
+    configured = engine.daemon_settings(theirs, SPEC, driver="fake", listen=LISTEN, unit_hosts=[])
+    facts = adopted(theirs, configured | changed)
+    files = {file.path: file for file in engine.restored_files(SPEC, facts, "uid", driver="fake", listen=LISTEN)}
+    settings = files.pop(engine.DAEMON_JSON)
+    assert settings.gone is (left is None)
+    if left is not None:
+        assert json.loads(settings.content) == left
+        assert changed or settings.content == base64.b64decode(encoded(theirs))
+    assert set(files) == {engine.CA, engine.CERT, engine.KEY, service.DROP_IN, f"{engine.ORIGINAL}uid"}
+    assert all(file.gone for file in files.values())
+
+
+def test_a_server_that_was_never_changed_has_nothing_to_get_back() -> None:
+    assert engine.restored_files(SPEC, Facts(), "uid", driver="fake", listen=LISTEN) == []
+
+
+def test_settings_that_another_machine_rests_on_stay() -> None:
+    facts = adopted({})
+    facts.originals["later"] = facts.daemon_json
+    with pytest.raises(EngineError, match="made of this server later"):
+        engine.restored_files(SPEC, facts, "uid", driver="fake", listen=LISTEN)
+    assert engine.restored_files(SPEC, facts, "later", driver="fake", listen=LISTEN)
+
+
+def test_the_changes_in_words() -> None:
+    facts = Facts(daemon_json=encoded({"debug": True}), files={engine.CA: "0"})
+    files = engine.wanted_files(
+        Spec(), facts, driver="fake", listen=LISTEN, certificates={engine.CA: b"ca", engine.KEY: b"key"}
+    )
+    ours = "labels, hosts, tlsverify, tlscacert, tlscert, tlskey"
+    assert engine.changes(files, facts) == [
+        "/etc/docker/ca.pem: replaced",
+        "/etc/docker/server-key.pem: new",
+        f"/etc/docker/daemon.json: {ours} (the rest stays, a copy is kept)",
+        "/etc/systemd/system/docker.service.d/10-machinekit.conf: new",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("", ""),
+        ("machinekit:containers=1", "1 running container kept running"),
+        ("machinekit:containers=12", "12 running containers kept running"),
+        ("machinekit:containers=2 of a swarm", "2 running containers stopped with the engine: of a swarm"),
+    ],
+)
+def test_what_became_of_the_containers(line: str, told: str) -> None:
+    assert engine.containers_told(["something", line]) == told
+
+
+def test_containers_are_not_kept_over_settings_that_move_them() -> None:
+    facts = Facts(daemon_json=encoded({"data-root": "/a", "debug": True}))
+    moved = [engine.File(engine.DAEMON_JSON, json.dumps({"data-root": "/b", "storage-driver": "vfs"}).encode())]
+    assert "'data-root and storage-driver cannot change under them'" in engine.configure_script(moved, facts, "uid")
+    kept = [engine.File(engine.DAEMON_JSON, json.dumps({"data-root": "/a"}).encode())]
+    assert "cannot change under them" not in engine.configure_script(kept, facts, "uid")
+
+
+def test_a_change_that_was_cut_off_starts_from_what_it_found() -> None:
+    """Its own file may have live-restore on, which nobody asked for."""
+    facts = Facts(
+        daemon_json=encoded({"live-restore": True}), daemon_json_before=encoded({"debug": True}), pending="yes"
+    )
+    settings = json.loads(wanted(facts)[engine.DAEMON_JSON].content)
+    assert settings["debug"] is True
+    assert "live-restore" not in settings
+
+
+def test_a_proxy_reaches_packages_and_the_engine() -> None:
+    spec = Spec(proxy="http://proxy.test:3128", no_proxy=(".corp,10.0.0.0/8",), env=("NO_PROXY=mine",))
+    script = engine.install_script(spec, Facts(os_id="debian"))
+    direct = "localhost,127.0.0.1,::1,.corp,10.0.0.0/8"
+    for name, value in (("http_proxy", "http://proxy.test:3128"), ("NO_PROXY", direct), ("no_proxy", direct)):
+        assert f"export {name}={value}\n" in script
+    unit = wanted(Facts(), spec)[service.DROP_IN].content.decode().splitlines()
+    assert unit[2:] == [
+        'Environment="HTTP_PROXY=http://proxy.test:3128"',
+        'Environment="HTTPS_PROXY=http://proxy.test:3128"',
+        f'Environment="NO_PROXY={direct}"',
+        'Environment="NO_PROXY=mine"',
+    ]

@@ -83,6 +83,11 @@ def test_engine_flags_are_docker_machines(field: str, flag: str) -> None:
         ({"engine": "script"}, "--engine script needs --engine-install-url"),
         ({"install_url": "https://x.test"}, "an install URL goes with --engine script"),
         ({"engine": "docker", "install_url": "https://x.test"}, "an install URL goes with --engine script"),
+        ({"proxy": "proxy:3128"}, "--proxy: 'proxy:3128' is not of the form http://HOST:PORT"),
+        ({"proxy": "http://me:word@p.test:1"}, "--proxy: a proxy with a password would have to be kept in the record"),
+        ({"proxy": "http://p.test:1", "no_proxy": ["a b"]}, "--no-proxy: 'a b' is neither a host"),
+        ({"no_proxy": ["a"]}, "--no-proxy goes with --proxy"),
+        ({"tls_ca_cert": "ca.pem"}, "--tls-ca-cert and --tls-ca-key go together"),
         ({"storage_drive": "x"}, "--engine-storage-drive: Extra inputs are not permitted"),
     ],
 )
