@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -237,6 +238,15 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
     return port
+
+
+def wait_for_port(address: str, port: int) -> None:
+    """Until somebody listens there."""
+    for _ in range(200):
+        with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"nobody listens at {address}:{port}")
 
 
 def run(*command: str, env: dict[str, str] | None = None, stdin: bytes | None = None, cwd: Path | None = None) -> str:

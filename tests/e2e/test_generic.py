@@ -94,7 +94,7 @@ def test_what_is_there_is_kept(cli: Cli, host: Host) -> None:
         "printf '[Service]\\nEnvironment=THEIRS=1\\n' >/etc/systemd/system/docker.service.d/50-theirs.conf"
     )
     host.count_executions()
-    cli("create", *address(host), "web")
+    cli("create", *address(host), "--yes", "web")
     assert host.executions() == 2  # nothing to install
     settings = json.loads(host.sh("cat /etc/docker/daemon.json"))
     assert settings["log-level"] == "error"
