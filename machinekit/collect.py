@@ -14,7 +14,7 @@ from machinekit.machine import Instance, Machine, State
 from machinekit.provider import Driver
 from machinekit.store import Store
 
-THREADS = 64
+THREADS = 512  # they only wait: a hundred machines that do not answer take as long as one
 
 
 @dataclass

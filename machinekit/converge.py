@@ -87,11 +87,12 @@ def agree_to_changes(work: Work) -> None:
     step, machine, facts = agree_to_changes.__name__, work.machine, work.facts
     if work.driver.capabilities.births or machine.phase is not Phase.CREATING or step in machine.done:
         return
-    if (facts.active == "yes" or facts.daemon_json) and not work.agreed:
+    if (facts.containers != "0" or facts.daemon_json) and not work.agreed:
         lines = engine.changes(engine.to_change(_wanted_files(work), facts), facts)
-        count = facts.containers
         if facts.active == "yes":
-            lines.append(f"the engine is restarted; {count} running containers stay where it can keep them")
+            lines.append(
+                f"the engine is restarted; its running containers ({facts.containers}) stay where it can keep them"
+            )
         lines.append(f"the engine listens at {_listen(work)} too, to clients with a certificate of this machine")
         about = f"{machine.address} ({facts.system}) is in use. This would change on it:"
         if not work.progress.confirm(machine.name, "\n  ".join([about, *lines])):

@@ -7,6 +7,7 @@ executions, tests/test_hot_path.py imports).
 
 from __future__ import annotations
 
+import socket
 import statistics
 import subprocess
 import sys
@@ -19,7 +20,9 @@ from functools import partial
 from pathlib import Path
 
 from machinekit import engine, keys
+from machinekit.machine import Machine, Phase
 from machinekit.spec import Spec
+from machinekit.store import Store
 from tests.e2e.lab import Cli, Host, Lab, obstacle, run
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +57,7 @@ def main() -> None:
         with lab.user(Path(folder)) as cli:
             create_on_servers(lab, cli, program)
             hot_path(lab, cli, program)
+            many(lab, cli, program)
 
 
 @contextmanager
@@ -119,6 +123,41 @@ def hot_path(lab: Lab, cli: Cli, program: Path) -> None:
         compare(f"{' '.join(words)} / python -I -c pass", ours, bare, limit)
     peak = peak_memory([str(program), "env", "node1"], cli.environment)
     Row("peak memory of env / 30 MB", f"{peak / 1e6:.1f} MB", "30 MB", peak / 30e6, 1).print()
+
+
+def many(lab: Lab, cli: Cli, program: Path) -> None:
+    """Eight machines at once, a store of a thousand, a hundred that do not answer."""
+
+    def create(*names: str) -> float:
+        taken = seconds(partial(call, [str(program), "create", "-d", "container", *names], cli.environment))
+        cli("rm", "-y", *names)
+        return taken
+
+    one, eight = zip(*((create("one"), create(*(f"m{n}" for n in range(8)))) for _ in range(3)), strict=True)
+    compare("create of 8 container machines at once / of one", list(eight), list(one), 4)
+
+    with tempfile.TemporaryDirectory() as folder:
+        elsewhere = cli.environment | {"MACHINEKIT_HOME": folder}
+        fill(Store(Path(folder)), 1000, "tcp://127.0.0.1:1")
+        ours, env = in_turn(
+            partial(call, [str(program), "ls", "-q"], elsewhere),
+            partial(call, [str(program), "env", "node1"], cli.environment),
+            21,
+        )
+        compare("ls -q of 1000 machines / env", ours, env, 2)
+    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0), backlog=200) as deaf:
+        fill(Store(Path(folder)), 100, f"tcp://127.0.0.1:{deaf.getsockname()[1]}")
+        elsewhere = cli.environment | {"MACHINEKIT_HOME": folder}
+        taken = seconds(partial(call, [str(program), "ls", "--timeout", "2"], elsewhere))
+        Row("ls of 100 machines, none answering / its 2 s and 1", f"{taken:.2f} s", "3 s", taken / 3, 1).print()
+
+
+def fill(store: Store, count: int, url: str) -> None:
+    """Machines whose engine is at `url`."""
+    for number in range(count):
+        machine = Machine(f"node{number}", f"uid-{number}", "none", "bench", "", {"url": url}, phase=Phase.READY)
+        machine.url, machine.address, machine.tls = url, "127.0.0.1", False
+        store.reserve(machine)
 
 
 def floor(host: Host, *, install: bool) -> None:

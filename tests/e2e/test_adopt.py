@@ -52,7 +52,7 @@ def test_nothing_is_changed_until_somebody_agrees(cli: Cli, host: Host) -> None:
     said = cli.fail(*adopt(host), code=2)
     assert f"{host.address} (debian 12) is in use. This would change on it:" in said
     assert "/etc/docker/daemon.json: labels, hosts, tlsverify, tlscacert, tlscert, tlskey (the rest stays" in said
-    assert "the engine is restarted; 1 running container" in said
+    assert "the engine is restarted; its running containers (1) stay" in said
     assert "add --yes" in said
     assert state(host) == before
     assert cli("ls", "-q") == ""
