@@ -7,15 +7,17 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from machinekit.providers.generic import GenericOptions
 
 from machinekit import cli as command_line
 from machinekit.errors import UsageError
 from machinekit.store import Store
 from tests.providers.fake import Fake, FakeCloud
-from tests.servers import Certificates, Server, encrypted, engine
+from tests.servers import Certificates, FakeHost, Server, encrypted, engine
 
 # no database: the checkout stays clean; no deadline: CI is slow at times
 hypothesis.settings.register_profile("machinekit", max_examples=50, deadline=None, database=None)
@@ -117,3 +119,21 @@ def cloud(
         cloud = FakeCloud(server.port, certificates.client_files)
         environment.setattr(Fake, "cloud", cloud, raising=False)
         yield cloud
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[FakeHost]:
+    """A server that somebody else made, with an engine for us to set up."""
+    directory = tmp_path / "host"
+    directory.mkdir()
+    with FakeHost(directory) as host:
+        (directory / "key").write_bytes(host.private)
+        (directory / "key").chmod(0o600)
+        yield host
+
+
+def adopting(host: FakeHost, **options: Any) -> GenericOptions:
+    """The options that make a machine of that server."""
+    key = str(host.directory / "key")
+    found = {"ssh_port": host.port, "ssh_key": key, "engine_port": host.engine.port, **options}
+    return GenericOptions("127.0.0.1", **found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from machinekit.machine import Phase, State
 from machinekit.provider import Options
 from machinekit.spec import Spec
 from machinekit.store import CLIENT_CERT, CLIENT_KEY, HOST_KEY, KNOWN_HOSTS, SERVER_CERT, SSH_KEY, Store
-from tests.conftest import Told
+from tests.conftest import Told, adopting
 from tests.providers.fake import FakeCloud, FakeOptions, Killed
 from tests.servers import Certificates, FakeHost, Server, encrypted, shell_saying
 from tests.servers import engine as engine_serve
@@ -237,23 +236,6 @@ def test_a_certificate_that_is_missing_refuses_before_anything_is_made(store: St
 
 
 # --- over SSH
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[FakeHost]:
-    """A server that somebody else made, with an engine for us to set up."""
-    directory = tmp_path / "host"
-    directory.mkdir()
-    with FakeHost(directory) as host:
-        (directory / "key").write_bytes(host.private)
-        (directory / "key").chmod(0o600)
-        yield host
-
-
-def adopting(host: FakeHost, **options: Any) -> GenericOptions:
-    key = str(host.directory / "key")
-    found = {"ssh_port": host.port, "ssh_key": key, "engine_port": host.engine.port, **options}
-    return GenericOptions("127.0.0.1", **found)
 
 
 def adopt(store: Store, told: Told, options: Options, **spec: Any) -> list[str]:
