@@ -15,7 +15,7 @@ import pytest
 
 from machinekit import cloudinit, drivers, keys
 from machinekit.machine import Birth, Image, Instance, Machine, State
-from machinekit.provider import Driver
+from machinekit.provider import Driver, Level
 from machinekit.spec import model, storable
 
 Make = Callable[[Callable[[], None]], Driver[Any]]
@@ -85,6 +85,14 @@ class DriverContract:
         again = driver.Options(**dict(model(driver.Options)(**stored, **secrets)))
         assert dataclasses.asdict(again) == dataclasses.asdict(driver.options)
         again.check()
+
+    def test_requirements_are_told_in_lines(self, make: Make) -> None:
+        driver = make(lambda: None)
+        for check in type(driver).requirements(driver.options, "here"):
+            assert check.subject == "here"
+            assert check.text.strip(), "nothing is said"
+            assert "\n" not in check.text, "more than a line"
+            assert bool(check.do) is (check.level is not Level.OK), f"what is to be done about {check.text!r}?"
 
     def test_nothing_is_made_that_is_not_journalled(self, make: Make, birth: Birth) -> None:
         def full() -> None:
