@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -102,6 +102,7 @@ class Leftover(Garbage):
 
     kind = "file"
     path: Path
+    sweep: Callable[[Path], None]
 
     @property
     def what(self) -> str:
@@ -110,14 +111,11 @@ class Leftover(Garbage):
 
     def known(self, store: Store) -> bool:
         """Under the lock nobody else may be using it; a lock file is garbage only without its machine."""
-        return self.path not in (path for _, path in store.leftovers()) if self.machine else False
+        return self.path not in (path for _, path in store.leftovers())
 
     def remove(self, store: Store) -> None:
         """Delete it."""
-        if self.machine:
-            store.sweep(self.path)
-        else:
-            Images(store.images).sweep(self.path)
+        self.sweep(self.path)
 
 
 @dataclass
@@ -189,10 +187,11 @@ def _contexts(store: Store) -> Iterable[Garbage]:
 
 def _leftovers(store: Store, identity: str) -> Iterable[Garbage]:
     for name, path in store.leftovers():
-        if NAME.fullmatch(name) and not store.held(name):
-            yield Leftover(name, identity, path)
-    for path in Images(store.images).leftovers():
-        yield Leftover("", identity, path)
+        if not name or (NAME.fullmatch(name) and not store.held(name)):
+            yield Leftover(name, identity, path, store.sweep)
+    library = Images(store.images)
+    for path in library.leftovers():
+        yield Leftover("", identity, path, library.sweep)
 
 
 def _unfinished(store: Store) -> Iterable[tuple[str, MachinekitError]]:

@@ -41,6 +41,7 @@ HOST_KEY = "ssh_host_ed25519_key"
 HOST_KEY_PUBLIC = "ssh_host_ed25519_key.pub"
 KNOWN_HOSTS = "known_hosts"
 ID = "store-id"
+ID_DRAFT = ".store-id-"  # and something unique
 DRAFT = ".draft-"  # and the machine's name: not yet a machine
 REMOVED = ".removed-"  # no longer one
 
@@ -176,8 +177,8 @@ class Store:
         return identity
 
     def leftovers(self) -> list[tuple[str, Path]]:
-        """What killed commands left, each with the name of the machine whose lock guards it."""
-        found = []
+        """What killed commands left, each with the name of the machine whose lock guards it; empty for nobody's."""
+        found = [("", path) for path in self.home.glob(f"{ID_DRAFT}*") if self.known_identity()]
         for entry in self._entries():
             for prefix in (DRAFT, REMOVED):
                 if entry.name.startswith(prefix):
@@ -208,19 +209,18 @@ class Store:
     def identity(self) -> str:
         """This store's own id, written into what we make so that stores never take each other's things for orphans."""
         if not self.known_identity():
-            import contextlib
-            import tempfile
             import uuid
 
-            path = self.home / ID
+            path, draft = self.home / ID, self.home / f"{ID_DRAFT}{uuid.uuid4().hex}"
             with _reported(f"cannot write {path}"):
                 self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with tempfile.NamedTemporaryFile(dir=self.home, prefix=".store-id-") as draft:
-                    draft.write(uuid.uuid4().hex.encode())
-                    draft.flush()
-                    os.fsync(draft.fileno())
-                    with contextlib.suppress(FileExistsError):  # the first process wins
-                        os.link(draft.name, path)
+                try:
+                    _write(draft, uuid.uuid4().hex.encode(), 0o600)
+                    os.link(draft, path)
+                except (FileExistsError, FileNotFoundError):
+                    pass  # the first process wins, and what it finds of another one it may sweep
+                finally:
+                    draft.unlink(missing_ok=True)
         return self.known_identity()
 
     # under the machine's lock

@@ -171,6 +171,7 @@ def test_leftovers_of_killed_commands(store: Store, machine: Machine) -> None:
         store.directory("node1") / f".{RECORD}.draft",
         store.images / "disk" / ".draft-debian-12-abc_d123",
         store.locks / "node4",
+        store.home / ".store-id-0123",
     ]
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,12 +180,13 @@ def test_leftovers_of_killed_commands(store: Store, machine: Machine) -> None:
         link.symlink_to(store.directory("node1"))
     with store.lock("node1", "provision", print), store.lock("node3", "rm", print):
         assert [each.what for each in gc.find(store, {}).garbage] == [
+            str(left[5]),
             str(store.machines / ".removed-link"),
             str(left[0]),
             str(left[4]),
             str(left[3]),
         ]
-    assert len(swept(store)) == 6
+    assert len(swept(store)) == 7
     assert not [path for path in left if path.exists()]
     assert store.load("node1") == machine, "a link is removed, not what it points to"
 
@@ -208,6 +210,17 @@ def test_a_driver_that_does_not_answer_does_not_hide_the_rest(store: Store, mach
     found = gc.find(store, {**SOURCES, "none": NoneOptions("tcp://192.0.2.1:1")})
     assert [each.kind for each in found.garbage] == ["file"]
     assert {name: error.message for name, error in found.silent.items()} == {"fake": "the provider refuses to list"}
+
+
+@pytest.mark.parametrize("where", ["destroy", "release"])
+def test_a_removal_that_is_killed_is_gone_on_from(store: Store, machine: Machine, cloud: FakeCloud, where: str) -> None:
+    store.remove("node1")
+    cloud.dying.add(where)
+    with pytest.raises(Killed):
+        swept(store)
+    swept(store)
+    assert (cloud.instances, cloud.disks) == ({}, {})
+    assert gc.find(store, SOURCES) == gc.Findings()
 
 
 @pytest.mark.parametrize("where", ["destroy", "release"])
