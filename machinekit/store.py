@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from machinekit.errors import LockedError, NoSuchMachineError, StoreError
+from machinekit.errors import NoSuchMachineError, StoreError
+from machinekit.files import remove_tree, reported, sync, write
 
 TYPE_CHECKING = False  # see cli/command.py
 if TYPE_CHECKING:
@@ -191,18 +191,9 @@ class Store:
 
     def held(self, name: str) -> bool:
         """Whether another process works on the machine now."""
-        from filelock import FileLock, Timeout
+        from machinekit import locks
 
-        path = self.locks / name
-        try:
-            if path.exists():
-                with FileLock(path, mode=0o600, timeout=0):
-                    return False
-        except Timeout:
-            return True
-        except OSError:
-            pass  # what cannot be locked is held by nobody
-        return False
+        return locks.is_held(self.locks / name)
 
     # --- writing
 
@@ -212,10 +203,10 @@ class Store:
             import uuid
 
             path, draft = self.home / ID, self.home / f"{ID_DRAFT}{uuid.uuid4().hex}"
-            with _reported(f"cannot write {path}"):
+            with reported(f"cannot write {path}"):
                 self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
                 try:
-                    _write(draft, uuid.uuid4().hex.encode(), 0o600)
+                    write(draft, uuid.uuid4().hex.encode(), 0o600)
                     os.link(draft, path)
                 except (FileExistsError, FileNotFoundError):
                     pass  # the first process wins, and what it finds of another one it may sweep
@@ -228,19 +219,19 @@ class Store:
     def reserve(self, machine: Machine) -> None:
         """Take the name: the record is on disk when this returns. Built aside and renamed, so never half there."""
         draft = self.machines / f"{DRAFT}{machine.name}"
-        with _reported(f'cannot write the record of "{machine.name}"'):
+        with reported(f'cannot write the record of "{machine.name}"'):
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` get another mode
             self.machines.mkdir(mode=0o700, exist_ok=True)
             for left in (draft, *self.machines.glob(f"{REMOVED}*")):  # of commands that were killed
-                _remove_tree(left)
+                remove_tree(left)
             draft.mkdir(mode=0o700)
             try:
-                _write(draft / RECORD, _encode(machine), 0o600)
+                write(draft / RECORD, _encode(machine), 0o600)
                 draft.rename(self.directory(machine.name))
             except OSError:
-                _remove_tree(draft)
+                remove_tree(draft)
                 raise
-            _sync_directory(self.machines)
+            sync(self.machines)
 
     def save(self, machine: Machine) -> None:
         """Replace the record."""
@@ -249,29 +240,29 @@ class Store:
     def write(self, name: str, file: str, content: bytes) -> None:
         """Replace one file of a machine, wholly or not at all."""
         path = self.directory(name) / file
-        with _reported(f"cannot write {path}"):
+        with reported(f"cannot write {path}"):
             draft = path.with_name(f".{file}.draft")
             try:
-                _write(draft, content, 0o600)
+                write(draft, content, 0o600)
             except OSError:
                 draft.unlink(missing_ok=True)  # a full disk has no room for half a file
                 raise
             draft.replace(path)
-            _sync_directory(path.parent)
+            sync(path.parent)
 
     def remove(self, name: str) -> None:
         """Forget a machine and every file of it."""
-        with _reported(f"cannot remove {self.directory(name)}"):
+        with reported(f"cannot remove {self.directory(name)}"):
             grave = self.machines / f"{REMOVED}{name}"
-            _remove_tree(grave)  # of a remove that was killed
+            remove_tree(grave)  # of a remove that was killed
             if self.exists(name):
                 self.directory(name).rename(grave)
-                _sync_directory(self.machines)
-                _remove_tree(grave)
+                sync(self.machines)
+                remove_tree(grave)
 
     def sweep(self, left: Path) -> None:
         """Delete one of the `leftovers`; success when it is gone."""
-        with _reported(f"cannot remove {left}"):
+        with reported(f"cannot remove {left}"):
             if left.is_dir() and not left.is_symlink():
                 import shutil
 
@@ -287,40 +278,10 @@ class Store:
         The kernel releases it when the process dies. Raises LockedError after `patience` seconds, LOCK_PATIENCE if
         none are given.
         """
-        from contextlib import contextmanager, suppress
+        from machinekit import locks
 
-        from filelock import FileLock, Timeout
-
-        path = self.locks / name
         patience = LOCK_PATIENCE if patience is None else patience
-
-        @contextmanager
-        def held() -> Iterator[None]:
-            lock = FileLock(path, mode=0o600)
-            with _reported(f"cannot lock {path}"):
-                self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-                path.parent.mkdir(mode=0o700, exist_ok=True)
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout:
-                    if patience:
-                        waiting(_holder(path, name))
-                    try:
-                        lock.acquire(timeout=patience, poll_interval=0.1)
-                    except Timeout:
-                        raise LockedError(_holder(path, name), "wait for it to end, or end that process") from None
-            try:
-                with suppress(OSError):  # a full disk must not keep anybody from removing a machine
-                    path.write_text(f"{doing} (pid {os.getpid()}) since {time.strftime('%H:%M:%S')}")
-                yield
-            finally:
-                try:
-                    if not self.exists(name):
-                        path.unlink(missing_ok=True)  # filelock notices an unlinked file and tries again
-                finally:
-                    lock.release()
-
-        return held()
+        return locks.hold(self.locks / name, doing, waiting, patience, wanted=lambda: self.exists(name))
 
     def _missing(self, name: str) -> NoSuchMachineError:
         import difflib
@@ -336,55 +297,9 @@ def _encode(machine: Machine) -> bytes:
     return json.dumps(machine.to_json(), indent=2).encode() + b"\n"
 
 
-def _holder(path: Path, name: str) -> str:
-    try:
-        who = path.read_text() or "another process"
-    except OSError:
-        who = "another process"
-    return f'machine "{name}" is held by {who}'
-
-
 def _is_machine(entry: os.DirEntry[str]) -> bool:
     return NAME.fullmatch(entry.name) is not None and entry.is_dir()
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name.casefold())]
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:  # noqa: PTH123
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_tree(path: Path) -> None:
-    import shutil
-
-    if path.is_symlink():
-        path.unlink(missing_ok=True)
-    elif path.exists():
-        shutil.rmtree(path, ignore_errors=True)  # another process may sweep it too
-
-
-class _reported:  # noqa: N801 (used as a statement; contextlib is too heavy for the way to `env`)
-    """Turn an OSError into a StoreError that says what could not be done."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise StoreError(f"{self.what}: {error.strerror or error}", "check the disk's space and permissions")
