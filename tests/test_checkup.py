@@ -8,10 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from machinekit.providers.none import NoneOptions
 
 from machinekit import checkup, engine, keys, lifecycle, service
 from machinekit.create import create
+from machinekit.errors import MachinekitError
 from machinekit.machine import Machine, Phase, State
 from machinekit.provider import Level
 from machinekit.spec import Spec
@@ -280,3 +283,64 @@ def test_a_driver_that_is_not_installed(store: Store, born: Machine) -> None:
     born.driver = "fakee"
     store.save(born)
     assert trouble(store)[0][1] == 'driver "fakee" not found; did you mean fake?'
+
+
+FILES = (CA, CA_KEY, CLIENT_CERT, CLIENT_KEY, SERVER_CERT, SERVER_KEY, KNOWN_HOSTS)
+
+
+@pytest.fixture
+def whole(store: Store, server: FakeHost) -> dict[str, bytes]:
+    """The files of `node1` as they should be."""
+    return {file: (store.directory("node1") / file).read_bytes() for file in FILES}
+
+
+def restore(store: Store, whole: dict[str, bytes]) -> None:
+    for file, content in whole.items():
+        path = store.directory("node1") / file
+        if path.is_dir():
+            path.rmdir()
+        store.write("node1", file, content)
+
+
+def harm(path: Path, how: str, where: float, junk: bytes) -> None:
+    content = path.read_bytes()
+    start = int(where * len(content))
+    match how:
+        case "cut":
+            path.write_bytes(content[:start])
+        case "junk":
+            path.write_bytes(content[:start] + junk + content[start + len(junk) :])
+        case "folder":
+            path.unlink()
+            path.mkdir()
+        case "gone":
+            path.unlink()
+        case other:
+            path.write_bytes(path.with_name(other).read_bytes())
+
+
+HARMS = st.tuples(
+    st.sampled_from(["cut", "junk", "folder", "gone", CA, CLIENT_KEY]),
+    st.floats(0, 1),
+    st.binary(min_size=1, max_size=9),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(harms=st.dictionaries(st.sampled_from(sorted(set(FILES) - {CA, CLIENT_KEY})) | st.just(CA), HARMS, max_size=2))
+def test_no_file_makes_the_doctor_fall_ill(
+    store: Store, told: Told, server: FakeHost, whole: dict[str, bytes], harms: dict[str, tuple[str, float, bytes]]
+) -> None:
+    """What it finds is mended by `provision`, or refused with a reason."""
+    restore(store, whole)
+    for file, (how, where, junk) in harms.items():
+        harm(store.directory("node1") / file, how, where, junk)
+    found = checkup.machine(store, "node1")
+    assert not [check.text for check in found if check.do.startswith("machinekit -D")], "a surprise"
+    try:
+        lifecycle.provision(store, "node1", told)
+    except MachinekitError as error:
+        assert error.hint
+        assert [check for check in found if check.level is Level.PROBLEM], f"not seen: {error.message}"
+    else:
+        assert trouble(store) == [], "provision left something"
