@@ -302,8 +302,8 @@ def restore(store: Store, whole: dict[str, bytes]) -> None:
         store.write("node1", file, content)
 
 
-def harm(path: Path, how: str, where: float, junk: bytes) -> None:
-    content = path.read_bytes()
+def harm(path: Path, how: str, where: float, junk: bytes, whole: dict[str, bytes]) -> None:
+    content = whole[path.name]
     start = int(where * len(content))
     match how:
         case "cut":
@@ -316,7 +316,7 @@ def harm(path: Path, how: str, where: float, junk: bytes) -> None:
         case "gone":
             path.unlink()
         case other:
-            path.write_bytes(path.with_name(other).read_bytes())
+            path.write_bytes(whole[other])
 
 
 HARMS = st.tuples(
@@ -334,7 +334,7 @@ def test_no_file_makes_the_doctor_fall_ill(
     """What it finds is mended by `provision`, or refused with a reason."""
     restore(store, whole)
     for file, (how, where, junk) in harms.items():
-        harm(store.directory("node1") / file, how, where, junk)
+        harm(store.directory("node1") / file, how, where, junk, whole)
     found = checkup.machine(store, "node1")
     assert not [check.text for check in found if check.do.startswith("machinekit -D")], "a surprise"
     try:
