@@ -88,6 +88,10 @@ class _Nobody:
     def note(self, machine: str, text: str) -> None:
         """Not told."""
 
+    def confirm(self, machine: str, text: str) -> bool:
+        """Nobody agrees to anything."""
+        return False
+
 
 class _Checkup:
     """The look at one machine. `work` and `state` are known once the parts that find them are through."""
