@@ -88,7 +88,7 @@ class _Nobody:
     def note(self, machine: str, text: str) -> None:
         """Not told."""
 
-    def confirm(self, machine: str, text: str) -> bool:
+    def confirm(self, machine: str, question: str) -> bool:
         """Nobody agrees to anything."""
         return False
 
