@@ -24,15 +24,20 @@ def check(spec: Spec) -> None:
 
 def renew(work: Work) -> None:
     """Issue what is missing, about to end, of another CA, or without one of the machine's names."""
-    machine, clocks = work.machine, _clocks(work)
+    clocks = _clocks(work)
     ca = _authority(work, clocks)
-    names = [machine.address, machine.name, "localhost", "127.0.0.1", *work.spec.tls_sans]
+    names = server_names(work)
     _renew(work, SERVER_CERT, SERVER_KEY, lambda: keys.server(ca(), names, clocks), clocks=clocks, names=names)
-    client = _renew(work, CLIENT_CERT, CLIENT_KEY, lambda: keys.client(ca(), machine.name, clocks), clocks=clocks)
-    if client and machine.phase is Phase.READY:
+    client = _renew(work, CLIENT_CERT, CLIENT_KEY, lambda: keys.client(ca(), work.machine.name, clocks), clocks=clocks)
+    if client and work.machine.phase is Phase.READY:
         work.changed.append("client certificate renewed")
     due = min(keys.renewal_due(work.read(file)) for file in (SERVER_CERT, CLIENT_CERT))
     _remember(work, due)
+
+
+def server_names(work: Work) -> list[str]:
+    """What the server's certificate must be good for."""
+    return [work.machine.address, work.machine.name, "localhost", "127.0.0.1", *work.spec.tls_sans]
 
 
 def postpone(work: Work) -> None:
@@ -76,7 +81,7 @@ def _authority(work: Work, clocks: keys.Clocks) -> Callable[[], keys.Pair]:
     if work.spec.tls_ca_cert:
         _take_over(work)
         return lambda: _foreign(work.spec)
-    if not (work.directory / CA).exists() or not (work.directory / CA_KEY).exists():
+    if not _is_whole(work, CA, CA_KEY):
         _put(work, CA, CA_KEY, keys.authority(work.machine.name, clocks))
     elif keys.must_renew(work.read(CA), work.read(CA), clocks=clocks):
         work.write(CA, keys.reissued(keys.Pair(work.read(CA), work.read(CA_KEY)), clocks).cert)
@@ -110,11 +115,20 @@ def _foreign(spec: Spec) -> keys.Pair:
 def _renew(
     work: Work, cert: str, key: str, issue: Callable[[], keys.Pair], *, clocks: keys.Clocks, names: Iterable[str] = ()
 ) -> bool:
-    both = (work.directory / cert).exists() and (work.directory / key).exists()
-    if both and not keys.must_renew(work.read(cert), work.read(CA), names, clocks):
+    if _is_whole(work, cert, key) and not keys.must_renew(work.read(cert), work.read(CA), names, clocks):
         return False
     _put(work, cert, key, issue())
     return True
+
+
+def _is_whole(work: Work, cert: str, key: str) -> bool:
+    """Whether both are there and belong together; a disk that was full may have left anything."""
+    if not (work.directory / cert).exists() or not (work.directory / key).exists():
+        return False
+    try:
+        return keys.is_pair(work.read(cert), work.read(key))
+    except keys.UNREADABLE:
+        return False
 
 
 def _put(work: Work, cert: str, key: str, pair: keys.Pair) -> None:

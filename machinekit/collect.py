@@ -62,6 +62,12 @@ def rows(store: Store, names: Iterable[str], patience: float, *, engines: bool =
     return list(table.values())
 
 
+def strangers(store: Store) -> list[Row]:
+    """A row for each thing among the machines that is none."""
+    error = f"no machine of ours: move it out of {store.machines}"
+    return [Row(ascii(name)[1:-1], state=State.ERROR, error=error) for name in store.strangers()]
+
+
 def active(machine: Machine) -> bool:
     """Whether DOCKER_HOST points to the machine."""
     return bool(machine.url) and os.environ.get("DOCKER_HOST") == machine.url

@@ -88,7 +88,8 @@ def agree_to_changes(work: Work) -> None:
     if work.driver.capabilities.births or machine.phase is not Phase.CREATING or step in machine.done:
         return
     if (facts.containers != "0" or facts.daemon_json) and not work.agreed:
-        lines = engine.changes(engine.to_change(_wanted_files(work), facts), facts)
+        certificates.renew(work)
+        lines = engine.changes(engine.to_change(wanted_files(work), facts), facts)
         if facts.active == "yes":
             lines.append(
                 f"the engine is restarted; its running containers ({facts.containers}) stay where it can keep them"
@@ -106,7 +107,8 @@ def configure_engine(work: Work) -> None:
 
     The engine's journal is above; what was there before was put back.
     """
-    files = _wanted_files(work)
+    certificates.renew(work)
+    files = wanted_files(work)
     if engine.owned_by_another(work.facts, work.machine.uid):
         work.note("another machine of machinekit was made of this server; its certificates are replaced")
     _put_in_place(work, files)
@@ -124,6 +126,18 @@ def renew_certificates(work: Work) -> None:
     _put_in_place(work, engine.certificate_files(certificates.on_the_host(work)))
 
 
+def wanted_files(work: Work) -> list[engine.File]:
+    """Every file we manage on the host, as it should be after what the probe found."""
+    return engine.wanted_files(
+        work.spec,
+        work.facts,
+        driver=work.machine.driver,
+        listen=_listen(work),
+        certificates=certificates.on_the_host(work),
+        original=work.machine.uid if work.machine.phase is Phase.CREATING else "",
+    )
+
+
 def verify_engine(work: Work) -> None:
     """Asking the engine over TLS
 
@@ -137,7 +151,7 @@ def verify_engine(work: Work) -> None:
         reraise=True,
     )
     retrying(dockerapi.version, work.machine.url, tls)
-    dockercontext.refresh(work.machine.name, work.machine.uid, work.machine.url, tls)
+    dockercontext.refresh(work.machine.name, work.machine.uid, work.machine.url, tls, work.machine.store)
 
 
 def steps(work: Work) -> tuple[Step, ...]:
@@ -160,18 +174,6 @@ def restore_settings(work: Work) -> None:
     )
     if files:
         _put_in_place(work, files)
-
-
-def _wanted_files(work: Work) -> list[engine.File]:
-    certificates.renew(work)
-    return engine.wanted_files(
-        work.spec,
-        work.facts,
-        driver=work.machine.driver,
-        listen=_listen(work),
-        certificates=certificates.on_the_host(work),
-        original=work.machine.uid if work.machine.phase is Phase.CREATING else "",
-    )
 
 
 def _listen(work: Work) -> str:

@@ -20,9 +20,10 @@ from machinekit.store import CA, CLIENT_CERT, CLIENT_KEY
 
 RESERVED = "default"
 MARK = "machinekit"  # in the metadata, with the machine's uid: contexts of other makers are never touched
+STORE = "machinekit.store"  # and with the id of the store that knows the machine
 
 
-def use(name: str, uid: str, url: str, certificates: Path | None) -> None:
+def use(name: str, uid: str, url: str, certificates: Path | None, store: str = "") -> None:
     """Write a context for a machine and make it the client's current one.
 
     Raises MachinekitError when a context of that name is not ours, StoreError when it cannot be written.
@@ -38,21 +39,35 @@ def use(name: str, uid: str, url: str, certificates: Path | None) -> None:
             f"docker context rm {name}, or use machinekit env {name}",
         )
     with _reported("write"):
-        _write(name, uid, url, certificates)
+        _write(name, uid, url, certificates, store)
         _make_current(name)
 
 
-def refresh(name: str, uid: str, url: str, certificates: Path | None) -> None:
+def refresh(name: str, uid: str, url: str, certificates: Path | None, store: str = "") -> None:
     """Bring the machine's context up to date where it has one."""
     if _is_ours(name, uid):
         with _reported("write"):
-            _write(name, uid, url, certificates)
+            _write(name, uid, url, certificates, store)
 
 
-def _write(name: str, uid: str, url: str, certificates: Path | None) -> None:
+def ours() -> list[tuple[str, str, str]]:
+    """Every context with our mark: its name, the machine's uid, and the store's id, empty where it is not told."""
+    found = []
+    for path in sorted((_folder() / "contexts" / "meta").glob("*/meta.json")):
+        try:
+            about = json.loads(path.read_bytes())
+            name, marks = about["Name"], about["Metadata"]
+            if path.parent == _meta(name) and isinstance(marks[MARK], str):
+                found.append((name, marks[MARK], str(marks.get(STORE, ""))))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # another maker's, or nobody's any more
+    return found
+
+
+def _write(name: str, uid: str, url: str, certificates: Path | None, store: str) -> None:
     meta = {
         "Name": name,
-        "Metadata": {"Description": f"machinekit machine {name}", MARK: uid},
+        "Metadata": {"Description": f"machinekit machine {name}", MARK: uid, STORE: store},
         "Endpoints": {"docker": {"Host": url, "SkipTLSVerify": False}},
     }
     _meta(name).mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from machinekit.errors import StoreError, UsageError
+from machinekit.errors import DriverError, StoreError, UsageError
 from machinekit.machine import Machine
 from machinekit.provider import Driver
 
@@ -22,9 +23,12 @@ def names() -> list[str]:
 
 
 def load(name: str) -> type[Driver[Any]]:
-    """The driver class of that name; raises UsageError naming the nearest one."""
+    """The driver class of that name; raises UsageError naming the nearest one, or DriverError."""
     for entry in entry_points(group=GROUP, name=name):
-        driver: type[Driver[Any]] = entry.load()
+        try:
+            driver: type[Driver[Any]] = entry.load()
+        except (ImportError, AttributeError, SyntaxError) as error:
+            raise DriverError(f'driver "{name}" cannot be loaded: {error}', f"install {entry.module} again") from None
         return driver
     near = difflib.get_close_matches(name, names(), 1)
     raise UsageError(
@@ -35,18 +39,32 @@ def load(name: str) -> type[Driver[Any]]:
 
 def bind(machine: Machine, directory: Path, save: Callable[[], None] = lambda: None) -> Driver[Any]:
     """The driver of a recorded machine. Its secret options are read from the environment again."""
-    driver = load(machine.driver)
+    try:
+        driver = load(machine.driver)
+    except UsageError as error:  # nobody has just asked for it
+        raise DriverError(error.message, f"install the package that has driver {machine.driver}") from None
     options = dict(machine.options)
     for field, info in driver.Options.infos().items():
         if info.secret:
             options[field] = from_environment(machine.driver, field, info.aliases)
     try:
-        return driver(machine, driver.Options(**options), directory, save)
+        bound = driver.Options(**options)
+        for each in dataclasses.fields(bound):
+            if not isinstance(getattr(bound, each.name), _kind(each.type)):
+                raise TypeError(f"{each.name} is {getattr(bound, each.name)!r}")
     except TypeError as error:
         raise StoreError(
             f'the options of "{machine.name}" are not those of driver {machine.driver}: {error}',
             "another version of the driver may have made it",
         ) from None
+    return driver(machine, bound, directory, save)
+
+
+def _kind(annotation: Any) -> type | tuple[type, ...]:
+    """What a record may have for an option of this type."""
+    text = annotation if isinstance(annotation, str) else annotation.__name__
+    kinds: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float), "bool": bool}
+    return kinds.get(text, (list, tuple))
 
 
 def from_environment(driver: str, field: str, aliases: tuple[str, ...]) -> str:

@@ -16,7 +16,10 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from machinekit.errors import MachinekitError, PreCheckError, UsageError
 from machinekit.machine import Image
@@ -34,6 +37,8 @@ DISK = "disk.raw"
 KERNEL = "vmlinuz"
 INITRD = "initrd.img"
 ABOUT = "image.json"
+DRAFT = ".draft-"  # and the image's name, and some characters
+LOCK = ".lock-"  # and the image's name
 
 _BASE = "systemd systemd-sysv dbus udev openssh-server sudo iproute2 iptables ca-certificates curl netbase"
 _DISK = "apparmor cloud-init linux-image-cloud-amd64 systemd-resolved e2fsprogs"
@@ -96,18 +101,16 @@ class Images:
 
     def build(self, kind: str, name: str, say: Callable[[str], None], *, again: bool = True) -> Image:
         """Build the image from packages. Needs mmdebstrap; root is not needed where user namespaces are allowed."""
-        from filelock import FileLock
-
         self.check(name)
         target = self.directory / kind / name
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with FileLock(target.with_name(f".lock-{name}"), mode=0o600):
+        with _lock(target):
             if not again and (image := self.find(kind, name)):
                 return image
-            for left in target.parent.glob(f".draft-{name}-*"):  # of builds that were killed
+            for left in target.parent.glob(f"{DRAFT}{name}-*"):  # of builds that were killed
                 _remove(left)
             # a build that was killed may have left a program that still writes into its own draft
-            draft = Path(tempfile.mkdtemp(prefix=f".draft-{name}-", dir=target.parent))
+            draft = Path(tempfile.mkdtemp(prefix=f"{DRAFT}{name}-", dir=target.parent))
             started = time.monotonic()
             say(f"building the {kind} image {name} from Debian's packages, which takes a minute or two")
             try:
@@ -125,6 +128,15 @@ class Images:
         image = self.find(kind, name)
         assert image is not None  # noqa: S101 (just renamed into place)
         return image
+
+    def leftovers(self) -> list[Path]:
+        """The drafts of builds that were killed: nobody holds the lock of their image."""
+        return [path for path in sorted(self.directory.glob(f"*/{DRAFT}*")) if not _is_being_built(path)]
+
+    def sweep(self, left: Path) -> None:
+        """Delete a draft, unless somebody builds that image again meanwhile."""
+        with suppress(Timeout), _lock(_built_from(left), timeout=0):
+            _remove(left)
 
     def remove(self, image: Image) -> None:
         """Delete an image's files."""
@@ -149,6 +161,25 @@ class Images:
 def size(image: Image) -> int:
     """The bytes an image takes on the disk."""
     return sum(file.stat().st_blocks * 512 for file in image.path.iterdir())
+
+
+def _is_being_built(draft: Path) -> bool:
+    try:
+        with _lock(_built_from(draft), timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False  # a disk that cannot be written: nobody builds on it
+
+
+def _built_from(draft: Path) -> Path:
+    """What a draft would become."""
+    return draft.with_name(draft.name.removeprefix(DRAFT).rpartition("-")[0])
+
+
+def _lock(target: Path, timeout: float = -1) -> FileLock:
+    return FileLock(target.with_name(f"{LOCK}{target.name}"), mode=0o600, timeout=timeout)
 
 
 def _build_disk(draft: Path, name: str) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -22,6 +22,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 CA_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=365)
 CLOCK_SKEW = timedelta(minutes=5)  # a clock may be a little behind the ones we know of
+# what reading a file raises that is no certificate or key
+UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension)
 RENEW_AT = 1 / 3  # of the life left
 
 IssuerKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
@@ -118,7 +120,7 @@ def must_renew(cert: bytes, ca: bytes, names: Iterable[str] = (), clocks: Clocks
         clocks.earliest < certificate.not_valid_before_utc
         or clocks.latest >= renewal_due(cert)
         or not _issued_by(certificate, _first(ca))
-        or not {_general_name(name) for name in names} <= set(_names(certificate))
+        or bool(missing_names(cert, names))
     )
 
 
@@ -127,6 +129,27 @@ def renewal_due(cert: bytes) -> datetime:
     certificate = _first(cert)
     life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
     return certificate.not_valid_after_utc - life * RENEW_AT
+
+
+def days_left(cert: bytes) -> int:
+    """Whole days until a certificate ends, negative when it has."""
+    return (_first(cert).not_valid_after_utc - datetime.now(UTC)).days
+
+
+def is_pair(cert: bytes, key: bytes) -> bool:
+    """Whether the private key is the certificate's; raises one of UNREADABLE when one of them is none."""
+    return _first(cert).public_key() == serialization.load_pem_private_key(key, None).public_key()
+
+
+def is_issued_by(cert: bytes, ca: bytes) -> bool:
+    """Whether the authority signed the certificate; raises one of UNREADABLE when one of them is none."""
+    return _issued_by(_first(cert), _first(ca))
+
+
+def missing_names(cert: bytes, names: Iterable[str]) -> list[str]:
+    """The host names and addresses that a certificate is not good for."""
+    covered = set(_names(_first(cert)))
+    return [name for name in names if _general_name(name) not in covered]
 
 
 def _names(certificate: x509.Certificate) -> list[x509.GeneralName]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from machinekit import certificates, converge, dockercontext, drivers
-from machinekit.errors import MachinekitError
+from machinekit.errors import MachinekitError, StoreError
 from machinekit.machine import Phase, State
 from machinekit.store import CLIENT_CERT, SERVER_CERT, Store
 from machinekit.work import Progress, Work, run, working_on
@@ -88,9 +88,10 @@ def remove(store: Store, name: str, progress: Progress, *, force: bool = False, 
     """Remove the instance, what was made beside it, its docker context and last its record.
 
     With `restore` a server that was adopted gets its settings from before back. With `force` the record goes even when
-    the provider fails, which may leave something that costs money; the failure is noted.
+    the provider fails or the record cannot be read, which may leave something that costs money; the failure is noted.
+    A directory without a record is not ours to remove.
     """
-    if not store.exists(name):
+    if not store.has_record(name):
         store.load(name)  # says that there is none
     with store.lock(name, "rm", lambda holder: progress.note(name, f"waiting: {holder}")):
         progress.step(name, "Removing")
@@ -102,14 +103,14 @@ def remove(store: Store, name: str, progress: Progress, *, force: bool = False, 
                     run(work, converge.RESTORATION)
                     adopted = False
             work.machine.phase = Phase.REMOVING
-            work.save()
+            _save(work, force)
             with _forced(force, name, progress):
                 work.driver.destroy()
             for resource in reversed(list(work.machine.resources)):
                 with _forced(force, name, progress):
                     work.driver.release(resource)
                     work.machine.resources.remove(resource)
-                    work.save()
+                    _save(work, force)
             dockercontext.remove(name, work.machine.uid)
             if adopted and work.driver.capabilities.ssh:
                 work.note(
@@ -124,6 +125,14 @@ def is_adopted(store: Store, name: str) -> bool:
     return capabilities.ssh and not capabilities.births
 
 
+def _save(work: Work, force: bool) -> None:
+    try:
+        work.save()
+    except StoreError:
+        if not force:  # on a full disk only removing something makes room
+            raise
+
+
 @contextmanager
 def _forced(force: bool, name: str, progress: Progress) -> Iterator[None]:
     """Go on after a failure when that is wanted, and say what it was."""
@@ -132,7 +141,7 @@ def _forced(force: bool, name: str, progress: Progress) -> Iterator[None]:
     except MachinekitError as error:
         if not force:
             raise
-        progress.note(name, f"forgotten, but perhaps not gone: {error.message}")
+        progress.note(name, f"forgotten, but perhaps not gone: {error.message}; machinekit gc finds what is left")
 
 
 def _needs_power(work: Work) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,16 @@ class Machine:
     def from_json(cls, data: dict[str, Any]) -> Machine:
         """The record from the store's data; raises TypeError, KeyError or ValueError when it is not one."""
         data = dict(data)
+        for each in fields(cls):
+            if each.name in data and not isinstance(data[each.name], _KINDS[each.type.partition("[")[0]]):
+                raise TypeError(f"{each.name} is {data[each.name]!r}")
         data["phase"] = Phase(data["phase"])
         data["resources"] = [Resource(**resource) for resource in data["resources"]]
         return cls(**data)
+
+
+# what the record's JSON has for each kind of field; the annotations are texts here
+_KINDS = {"str": str, "int": int, "bool": bool, "dict": dict, "list": list, "Phase": str}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -67,6 +68,24 @@ class Capabilities:
     power: bool = True  # start, stop, restart, kill
     births: bool = True  # makes the instance, so our user and keys can be in it before the first boot
     image: str = ""  # the kind of image it boots: "disk", "rootfs", or none
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARNING = "warning"  # it works, and something should be done
+    PROBLEM = "problem"  # something does not work
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that `doctor` looked at: how it is, and what to do about it."""
+
+    level: Level
+    subject: str
+    text: str
+    do: str = ""
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -172,7 +191,16 @@ class Driver(ABC, Generic[OptionsT]):
 
     @classmethod
     def orphans(cls, options: Any, known: Callable[[Machine], bool]) -> list[Machine]:
-        """Instances and resources with our marks that `known` denies, as records that `destroy` understands."""
+        """Instances and resources with our marks that `known` denies, as records that `destroy` understands.
+
+        `known` is asked only after everything was listed: what is listed later may be of a machine that is born
+        meanwhile. `destroy` and `release` are called with such a record and an empty directory.
+        """
+        return []
+
+    @classmethod
+    def requirements(cls, options: Any, subject: str) -> list[Check]:
+        """What this computer or account has of what the driver needs, a line each under `subject`; changes nothing."""
         return []
 
     @classmethod

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from machinekit.errors import UsageError
 from machinekit.provider import Driver, Options
+from machinekit.store import NAME
 
 # dockerd's flags whose form daemon.json does not share
 FLAGS_ONLY = {
@@ -22,7 +23,6 @@ FLAGS_ONLY = {
     "default-address-pool": "default-address-pools",
     "default-ulimit": "default-ulimits",
 }
-NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9\-.]{0,62}")  # Docker Machine's rule, at most a host name's 63 characters
 
 
 def check_name(name: str) -> str:

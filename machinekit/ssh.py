@@ -136,7 +136,13 @@ class Connection:
 def connect(host: Host) -> Connection:
     """Log in once; raises UnreachableError, HostKeyError or LoginError."""
     client = paramiko.SSHClient()
-    client.load_host_keys(str(host.known_hosts))
+    try:
+        client.load_host_keys(str(host.known_hosts))
+    except (OSError, ValueError, paramiko.SSHException, paramiko.hostkeys.InvalidHostKey) as error:
+        raise HostKeyError(
+            f"cannot read the pinned host key: {error}",
+            "restore the file from a backup; without it, provision pins the key that it sees",
+        ) from None
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     try:
         client.connect(

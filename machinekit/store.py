@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from machinekit.errors import LockedError, NoSuchMachineError, StoreError
+from machinekit.errors import NoSuchMachineError, StoreError
+from machinekit.files import remove_tree, reported, sync, write
 
 TYPE_CHECKING = False  # see cli/command.py
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 LOCK_PATIENCE = 300.0  # seconds to wait for another process that works on the machine
 
-ESSENTIAL = {"name", "address", "url", "tls"}  # what is read without loading the whole record
+# Docker Machine's rule for a machine's name, at most a host name's 63 characters
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9\-.]{0,62}")
+ESSENTIAL = {"name": str, "address": str, "url": str, "tls": bool}  # what is read without loading the whole record
+LOST = "restore it from a backup; machinekit rm -f forgets the machine, machinekit gc finds what is left of it"
 RECORD = "machine.json"
 TIME = "%Y-%m-%dT%H:%M:%SZ"  # how a record has its times, in UTC: they sort as texts
 CA = "ca.pem"
@@ -37,6 +40,10 @@ SSH_KEY_PUBLIC = "id_ed25519.pub"
 HOST_KEY = "ssh_host_ed25519_key"
 HOST_KEY_PUBLIC = "ssh_host_ed25519_key.pub"
 KNOWN_HOSTS = "known_hosts"
+ID = "store-id"
+ID_DRAFT = ".store-id-"  # and something unique
+DRAFT = ".draft-"  # and the machine's name: not yet a machine
+REMOVED = ".removed-"  # no longer one
 
 
 def home(given: str = "") -> Path:
@@ -56,16 +63,17 @@ class Store:
         self.home = home
         self.machines = home / "machines"
         self.images = home / "images"
+        self.locks = home / "locks"
 
     # --- reading
 
     def names(self) -> list[str]:
-        """Every machine's name, numbers in natural order; directories that start with a dot are not machines."""
-        try:
-            found = [entry.name for entry in os.scandir(self.machines) if entry.name[0] != "." and entry.is_dir()]
-        except FileNotFoundError:
-            return []
-        return sorted(found, key=_natural)
+        """Every machine's name, numbers in natural order."""
+        return sorted((entry.name for entry in self._entries() if _is_machine(entry)), key=_natural)
+
+    def strangers(self) -> list[str]:
+        """What else lies among the machines and is not ours: files, and names that no machine can have."""
+        return sorted(entry.name for entry in self._entries() if entry.name[0] != "." and not _is_machine(entry))
 
     def exists(self, name: str) -> bool:
         """Whether the name is taken."""
@@ -78,70 +86,152 @@ class Store:
     def read(self, name: str) -> dict[str, Any]:
         """The record as plain data, without loading it whole; raises NoSuchMachineError or StoreError."""
         data = self._parse(name)
-        if not data.keys() >= ESSENTIAL:
-            raise StoreError(f"{self.directory(name) / RECORD} is not a record that this version reads")
+        for key, kind in ESSENTIAL.items():
+            if not isinstance(data.get(key), kind):
+                raise self._unfit(name, data, f"no {key}")
+        self._check_name(name, data["name"])
         return data
+
+    def has_record(self, name: str) -> bool:
+        """Whether there is one, readable or not."""
+        return self.exists(name) and os.path.lexists(self.directory(name) / RECORD)
+
+    def _entries(self) -> list[os.DirEntry[str]]:
+        try:
+            return list(os.scandir(self.machines))
+        except FileNotFoundError:
+            return []
+        except OSError as error:  # an empty answer would make orphans of all that the store knows
+            raise StoreError(f"cannot read {self.machines}: {error.strerror}", "check its permissions") from None
 
     def _parse(self, name: str) -> dict[str, Any]:
         path = self.directory(name) / RECORD
         try:
-            data = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            if name and path.parent.is_dir():
-                raise StoreError(f"{path.parent} is no machine of ours: it has no {RECORD}", "move it away") from None
-            raise self._missing(name) from None
-        except (OSError, ValueError) as error:
-            raise StoreError(f"cannot read {path}: {error}", "restore it from a backup") from None
-        if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
-            raise StoreError(f"{path} is not a machinekit record")
+            if not NAME.fullmatch(name) or not path.parent.is_dir():
+                raise self._missing(name)
+            if not os.path.lexists(path):
+                raise StoreError(f"{path.parent} is no machine of ours: it has no {RECORD}", "move it away")
+            if not path.is_file():  # reading a pipe would never end
+                raise StoreError(f"cannot read {path}: it is not a file", LOST)
+            text = path.read_bytes()
+            data = json.loads(text)
+            if b"\\u" in text:
+                json.dumps(data, ensure_ascii=False).encode()  # half a character could not be printed
+        except (OSError, ValueError, RecursionError) as error:
+            raise StoreError(f"cannot read {path}: {error}", LOST) from None
+        if not isinstance(data, dict) or type(data.get("schema")) is not int:
+            raise StoreError(f"{path} is not a machinekit record", LOST)
         return data
+
+    def _unfit(self, name: str, data: dict[str, Any], why: str) -> StoreError:
+        from machinekit.machine import SCHEMA
+
+        if data["schema"] > SCHEMA:
+            return StoreError(f'machine "{name}" was written by a newer machinekit', "upgrade machinekit")
+        return StoreError(f"{self.directory(name) / RECORD} is not a machinekit record: {why}", LOST)
+
+    def _check_name(self, name: str, recorded: str) -> None:
+        if recorded != name:
+            raise StoreError(
+                f"{self.directory(name)} has the record of another machine, {recorded!a}",
+                f"give the directory the name {recorded!a} again",
+            )
 
     def load(self, name: str) -> Machine:
         """The record; raises NoSuchMachineError or StoreError."""
         from machinekit.machine import SCHEMA, Machine
 
         data = self._parse(name)
-        if data["schema"] > SCHEMA:
-            raise StoreError(f'machine "{name}" was written by a newer machinekit', "upgrade machinekit")
         try:
-            return Machine.from_json(data)
+            if data["schema"] > SCHEMA:
+                raise ValueError("too new")
+            machine = Machine.from_json(data)
         except (KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{self.directory(name) / RECORD} is not a machinekit record: {error}") from None
+            raise self._unfit(name, data, str(error)) from None
+        self._check_name(name, machine.name)
+        return machine
+
+    def known_uids(self) -> tuple[set[str], set[str]]:
+        """The uids of every record, and the names of the machines whose record does not tell its uid."""
+        uids, unreadable = set(), set()
+        for name in self.names():
+            try:
+                uids.add(str(self._parse(name)["uid"]))
+            except NoSuchMachineError:
+                continue  # removed meanwhile
+            except (StoreError, KeyError):
+                unreadable.add(name)
+        return uids, unreadable
+
+    def known_identity(self) -> str:
+        """This store's own id; empty while nothing was ever made."""
+        path = self.home / ID
+        try:
+            identity = path.read_text().strip()
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError) as error:
+            raise StoreError(f"cannot read {path}: {error}", "restore it from a backup") from None
+        if not identity:
+            raise StoreError(f"{path} is empty", "restore it from a backup; what was made carries its text as a label")
+        return identity
+
+    def leftovers(self) -> list[tuple[str, Path]]:
+        """What killed commands left, each with the name of the machine whose lock guards it; empty for nobody's."""
+        found = [("", path) for path in self.home.glob(f"{ID_DRAFT}*") if self.known_identity()]
+        for entry in self._entries():
+            for prefix in (DRAFT, REMOVED):
+                if entry.name.startswith(prefix):
+                    found.append((entry.name.removeprefix(prefix), Path(entry.path)))
+        for name in self.names():
+            found += [(name, path) for path in self.directory(name).glob(".*.draft")]
+        known = set(self.names())
+        found += [(path.name, path) for path in self.locks.glob("*") if path.name not in known]
+        return sorted(found)
+
+    def held(self, name: str) -> bool:
+        """Whether another process works on the machine now."""
+        from machinekit import locks
+
+        return locks.is_held(self.locks / name)
+
+    # --- writing
 
     def identity(self) -> str:
         """This store's own id, written into what we make so that stores never take each other's things for orphans."""
-        path = self.home / "store-id"
-        if not path.exists():
-            import contextlib
-            import tempfile
+        if not self.known_identity():
             import uuid
 
-            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with (
-                tempfile.NamedTemporaryFile(dir=self.home, prefix=".store-id-") as draft,
-                _reported(f"cannot write {path}"),
-            ):
-                draft.write(uuid.uuid4().hex.encode())
-                draft.flush()
-                os.fsync(draft.fileno())
-                with contextlib.suppress(FileExistsError):  # the first process wins
-                    os.link(draft.name, path)
-        return path.read_text()
+            path, draft = self.home / ID, self.home / f"{ID_DRAFT}{uuid.uuid4().hex}"
+            with reported(f"cannot write {path}"):
+                self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+                try:
+                    write(draft, uuid.uuid4().hex.encode(), 0o600)
+                    os.link(draft, path)
+                except (FileExistsError, FileNotFoundError):
+                    pass  # the first process wins, and what it finds of another one it may sweep
+                finally:
+                    draft.unlink(missing_ok=True)
+        return self.known_identity()
 
-    # --- writing, under the machine's lock
+    # under the machine's lock
 
     def reserve(self, machine: Machine) -> None:
         """Take the name: the record is on disk when this returns. Built aside and renamed, so never half there."""
-        draft = self.machines / f".draft-{machine.name}"
-        with _reported(f'cannot write the record of "{machine.name}"'):
+        draft = self.machines / f"{DRAFT}{machine.name}"
+        with reported(f'cannot write the record of "{machine.name}"'):
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` get another mode
             self.machines.mkdir(mode=0o700, exist_ok=True)
-            for left in (draft, *self.machines.glob(".removed-*")):  # of commands that were killed
-                _remove_tree(left)
+            for left in (draft, *self.machines.glob(f"{REMOVED}*")):  # of commands that were killed
+                remove_tree(left)
             draft.mkdir(mode=0o700)
-            _write(draft / RECORD, _encode(machine), 0o600)
-            draft.rename(self.directory(machine.name))
-            _sync_directory(self.machines)
+            try:
+                write(draft / RECORD, _encode(machine), 0o600)
+                draft.rename(self.directory(machine.name))
+            except OSError:
+                remove_tree(draft)
+                raise
+            sync(self.machines)
 
     def save(self, machine: Machine) -> None:
         """Replace the record."""
@@ -150,21 +240,35 @@ class Store:
     def write(self, name: str, file: str, content: bytes) -> None:
         """Replace one file of a machine, wholly or not at all."""
         path = self.directory(name) / file
-        with _reported(f"cannot write {path}"):
+        with reported(f"cannot write {path}"):
             draft = path.with_name(f".{file}.draft")
-            _write(draft, content, 0o600)
+            try:
+                write(draft, content, 0o600)
+            except OSError:
+                draft.unlink(missing_ok=True)  # a full disk has no room for half a file
+                raise
             draft.replace(path)
-            _sync_directory(path.parent)
+            sync(path.parent)
 
     def remove(self, name: str) -> None:
         """Forget a machine and every file of it."""
-        with _reported(f"cannot remove {self.directory(name)}"):
-            grave = self.machines / f".removed-{name}"
-            _remove_tree(grave)  # of a remove that was killed
+        with reported(f"cannot remove {self.directory(name)}"):
+            grave = self.machines / f"{REMOVED}{name}"
+            remove_tree(grave)  # of a remove that was killed
             if self.exists(name):
                 self.directory(name).rename(grave)
-                _sync_directory(self.machines)
-                _remove_tree(grave)
+                sync(self.machines)
+                remove_tree(grave)
+
+    def sweep(self, left: Path) -> None:
+        """Delete one of the `leftovers`; success when it is gone."""
+        with reported(f"cannot remove {left}"):
+            if left.is_dir() and not left.is_symlink():
+                import shutil
+
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
 
     def lock(
         self, name: str, doing: str, waiting: Callable[[str], None], patience: float | None = None
@@ -174,37 +278,10 @@ class Store:
         The kernel releases it when the process dies. Raises LockedError after `patience` seconds, LOCK_PATIENCE if
         none are given.
         """
-        from contextlib import contextmanager
+        from machinekit import locks
 
-        from filelock import FileLock, Timeout
-
-        path = self.home / "locks" / name
         patience = LOCK_PATIENCE if patience is None else patience
-
-        @contextmanager
-        def held() -> Iterator[None]:
-            with _reported(f"cannot lock {path}"):
-                self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-                path.parent.mkdir(mode=0o700, exist_ok=True)
-            lock = FileLock(path, mode=0o600)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                if patience:
-                    waiting(_holder(path, name))
-                try:
-                    lock.acquire(timeout=patience, poll_interval=0.1)
-                except Timeout:
-                    raise LockedError(_holder(path, name), "wait for it to end, or end that process") from None
-            try:
-                path.write_text(f"{doing} (pid {os.getpid()}) since {time.strftime('%H:%M:%S')}")
-                yield
-            finally:
-                if not self.exists(name):
-                    path.unlink(missing_ok=True)  # filelock notices an unlinked file and tries again
-                lock.release()
-
-        return held()
+        return locks.hold(self.locks / name, doing, waiting, patience, wanted=lambda: self.exists(name))
 
     def _missing(self, name: str) -> NoSuchMachineError:
         import difflib
@@ -220,49 +297,9 @@ def _encode(machine: Machine) -> bytes:
     return json.dumps(machine.to_json(), indent=2).encode() + b"\n"
 
 
-def _holder(path: Path, name: str) -> str:
-    try:
-        who = path.read_text() or "another process"
-    except OSError:
-        who = "another process"
-    return f'machine "{name}" is held by {who}'
+def _is_machine(entry: os.DirEntry[str]) -> bool:
+    return NAME.fullmatch(entry.name) is not None and entry.is_dir()
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name.casefold())]
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:  # noqa: PTH123
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_tree(path: Path) -> None:
-    import shutil
-
-    if path.exists():
-        shutil.rmtree(path, ignore_errors=True)  # another process may sweep it too
-
-
-class _reported:  # noqa: N801 (used as a statement; contextlib is too heavy for the way to `env`)
-    """Turn an OSError into a StoreError that says what could not be done."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise StoreError(f"{self.what}: {error.strerror or error}", "check the disk's space and permissions")

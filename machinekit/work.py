@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from machinekit import drivers
 from machinekit.engine import Facts
-from machinekit.errors import MachinekitError
+from machinekit.errors import MachinekitError, StoreError
 from machinekit.machine import Instance, Machine, Phase
 from machinekit.provider import Driver
 from machinekit.spec import parse_spec
-from machinekit.store import KNOWN_HOSTS, SSH_KEY, Store
+from machinekit.store import KNOWN_HOSTS, LOST, SSH_KEY, Store
 
 if TYPE_CHECKING:
     from machinekit.ssh import Connection, Host
@@ -81,8 +81,11 @@ class Work:
         self.store.write(self.machine.name, file, content)
 
     def read(self, file: str) -> bytes:
-        """One file of the machine."""
-        return (self.directory / file).read_bytes()
+        """One file of the machine; raises StoreError."""
+        try:
+            return (self.directory / file).read_bytes()
+        except OSError as error:
+            raise StoreError(f"cannot read {self.directory / file}: {error.strerror}", LOST) from None
 
     def note(self, text: str) -> None:
         """Say something worth knowing."""
@@ -157,8 +160,15 @@ def working_on(
         store.load(name)  # says that there is none
     with store.lock(name, doing, lambda holder: progress.note(name, f"waiting: {holder}"), patience):
         machine = store.load(name)
-        if machine.phase is Phase.CREATING:
-            raise MachinekitError(f'machine "{name}" was not created to the end', UNFINISHED)
-        if machine.phase is Phase.REMOVING:
-            raise MachinekitError(f'machine "{name}" was not removed to the end', f"machinekit rm {name}")
+        if error := unfinished(machine):
+            raise error
         yield Work(store, machine, progress)
+
+
+def unfinished(machine: Machine) -> MachinekitError | None:
+    """What is the matter with a machine whose create or rm did not end, None when it is whole."""
+    if machine.phase is Phase.CREATING:
+        return MachinekitError(f'machine "{machine.name}" was not created to the end', UNFINISHED)
+    if machine.phase is Phase.REMOVING:
+        return MachinekitError(f'machine "{machine.name}" was not removed to the end', f"machinekit rm {machine.name}")
+    return None

@@ -16,13 +16,15 @@ from typing import Any
 
 from machinekit.errors import DriverError, PreCheckError
 from machinekit.machine import Birth, Image, Instance, Machine, Resource, State
-from machinekit.provider import Capabilities, Driver, Options, option
+from machinekit.provider import Capabilities, Check, Driver, Level, Options, option
 
 from . import publish
 
 VOLUME = "volume"
 SHUT_DOWN = 30  # seconds for systemd inside
 PATIENCE = 90.0  # seconds for an answer of the engine
+ANSWER = 20.0  # ... to a question that it need not think about
+NO_ENGINE = "start the engine, or name another with --container-engine"
 IMPORT = 900.0  # seconds to import an image
 STATES = {
     "running": State.RUNNING,
@@ -89,7 +91,7 @@ class Container(Driver[ContainerOptions]):
         try:
             self._docker("version", "--format", "{{.Server.Version}}")
         except DriverError as error:
-            raise PreCheckError(error.message, "start the engine, or name another with --container-engine") from None
+            raise PreCheckError(error.message, NO_ENGINE) from None
 
     def remarks(self) -> list[str]:
         """A container is no wall."""
@@ -158,13 +160,25 @@ class Container(Driver[ContainerOptions]):
         lines = _docker(options.engine, "ps", "--all", *mark, listing + "-").splitlines()
         lines += _docker(options.engine, "volume", "ls", *mark, listing + "{{.Name}}").splitlines()
         for line in lines:
-            uid, name, store, volume = line.split()
+            words = line.split(" ")
+            if len(words) != 4 or not all(words):  # noqa: PLR2004
+                continue  # somebody else's idea of our labels
+            uid, name, store, volume = words
             orphan = found.setdefault(
                 uid, Machine(name, uid, "container", store, created="", options={"engine": options.engine})
             )
             if volume != "-":
                 orphan.resources.append(Resource(VOLUME, volume))
         return [orphan for orphan in found.values() if not known(orphan)]
+
+    @classmethod
+    def requirements(cls, options: Any, subject: str) -> list[Check]:
+        """The engine answers the docker client."""
+        try:
+            version = _docker(options.engine, "version", "--format", "{{.Server.Version}}", patience=ANSWER).strip()
+        except DriverError as error:
+            return [Check(Level.PROBLEM, subject, error.message, NO_ENGINE)]
+        return [Check(Level.OK, subject, f"the engine at {options.engine} answers, version {version}")]
 
     @classmethod
     def forget_image(cls, options: Any, image: Image) -> None:

@@ -20,6 +20,11 @@ def find(*mark: str) -> list[int]:
     return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _has(folder, mark)]
 
 
+def command_lines() -> list[list[str]]:
+    """The command line of each of this user's processes that has one."""
+    return [words for folder in Path("/proc").glob("[0-9]*") if (words := _words(folder))]
+
+
 def gone(*mark: str, patience: float) -> bool:
     """Wait until no process has the mark, at most `patience` seconds for each."""
     with _pinned(mark) as descriptors:
@@ -54,9 +59,13 @@ def _pinned(mark: tuple[str, ...]) -> Iterator[list[int]]:
 
 
 def _has(folder: Path, mark: tuple[str, ...]) -> bool:
+    return "\0".join(("", *mark, "")) in "\0".join(("", *_words(folder), ""))
+
+
+def _words(folder: Path) -> list[str]:
     try:
         if folder.stat().st_uid != os.geteuid():
-            return False
-        return "\0".join(("", *mark, "")).encode() in (folder / "cmdline").read_bytes()
+            return []
+        return (folder / "cmdline").read_text(errors="replace").split("\0")[:-1]
     except OSError:  # it ended meanwhile
-        return False
+        return []

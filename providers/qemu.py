@@ -7,23 +7,28 @@ serial console's log, and the monitor's socket. The process is known by our uid 
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import platform
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from machinekit.errors import DeadlineError, DriverError, PreCheckError
 from machinekit.machine import Birth, Image, Instance, Machine, State
-from machinekit.provider import ENGINE_PORT, Capabilities, Driver, Options, option
+from machinekit.provider import ENGINE_PORT, Capabilities, Check, Driver, Level, Options, option
 
 from . import processes, publish
 from .qmp import Monitor
 
 PROGRAM = "qemu-system-x86_64"
+PACKAGES = {PROGRAM: "qemu-system-x86", "qemu-img": "qemu-utils"}  # what is needed, and where Debian has it
+KVM = "join the group kvm, or switch virtualization on in the firmware or in the hypervisor above"
 DISK = "disk.qcow2"
 BASE = "base"  # what the disk is an overlay of
 SEED = "seed.iso"
@@ -31,6 +36,8 @@ SERIAL = "serial.log"
 SOCKET = "qmp.sock"
 KERNEL = "vmlinuz"  # an image that has these two boots them directly, any other by its boot loader
 INITRD = "initrd.img"
+NAME_MARK = "machinekit-"
+STORE_MARK = "name=opt/machinekit.store,string="  # for us to find in the command line; the guest has no use for it
 POWER_OFF = 90.0  # seconds for the system to shut down
 SIZE = r"^[1-9][0-9]*[MG]$"
 
@@ -66,9 +73,10 @@ class Qemu(Driver[QemuOptions]):
         """QEMU is installed and can run what was asked for."""
         if platform.system() != "Linux" or platform.machine() != "x86_64":
             raise PreCheckError("the qemu driver runs on x86-64 Linux only, so far", "use another driver")
-        missing = [program for program in (PROGRAM, "qemu-img") if not shutil.which(program)]
+        missing = [program for program in PACKAGES if not shutil.which(program)]
         if missing:
-            raise PreCheckError(f"{' and '.join(missing)} not found", "apt-get install qemu-system-x86 qemu-utils")
+            packages = " ".join(PACKAGES[program] for program in missing)
+            raise PreCheckError(f"{' and '.join(missing)} not found", f"apt-get install {packages}")
         if self.options.accel == "kvm" and (why := _no_kvm()):
             raise PreCheckError(f"KVM cannot be used: {why}", "use --qemu-accel tcg, or auto")
 
@@ -148,6 +156,29 @@ class Qemu(Driver[QemuOptions]):
         for file in (DISK, BASE, SEED, SERIAL, SOCKET, KERNEL, INITRD):
             (self.directory / file).unlink(missing_ok=True)
 
+    @classmethod
+    def orphans(cls, options: Any, known: Callable[[Machine], bool]) -> list[Machine]:
+        """QEMU processes with our marks whose machine is not known; files die with the machine's directory."""
+        found = [machine for words in processes.command_lines() if (machine := _marked(words))]
+        return [orphan for orphan in found if not known(orphan)]
+
+    @classmethod
+    def requirements(cls, options: Any, subject: str) -> list[Check]:
+        """Both of QEMU's programs, and KVM."""
+        found = []
+        for program, package in PACKAGES.items():
+            if not shutil.which(program):
+                found.append(Check(Level.PROBLEM, subject, f"{program} is not installed", f"apt-get install {package}"))
+            else:
+                found.append(Check(Level.OK, subject, _version(program)))
+        if why := _no_kvm():
+            found.append(
+                Check(Level.WARNING, subject, f"KVM cannot be used ({why}): machines are emulated, which is slow", KVM)
+            )
+        else:
+            found.append(Check(Level.OK, subject, "KVM can be used"))
+        return found
+
     def _make_disk(self, image: Image) -> None:
         base = next((path for path in sorted(image.path.iterdir()) if path.name.startswith("disk.")), None)
         if base is None:
@@ -176,7 +207,8 @@ class Qemu(Driver[QemuOptions]):
         forwards = [f"hostfwd=tcp:127.0.0.1:{host}-:{guest}" for guest, host in ports.items()]
         forwards += [_forward(text) for text in self.options.publish]
         command = [
-            *[PROGRAM, "-name", f"machinekit-{self.machine.name}", "-uuid", self.machine.uid],
+            *[PROGRAM, "-name", f"{NAME_MARK}{self.machine.name}", "-uuid", self.machine.uid],
+            *["-fw_cfg", f"{STORE_MARK}{self.machine.store}"],
             *["-accel", "kvm" if kvm else "tcg", "-cpu", "host" if kvm else "max"],
             *["-smp", str(self.options.cpus), "-m", self.options.memory, "-display", "none"],
             *["-drive", f"file={DISK},if=virtio,discard=unmap"],
@@ -190,6 +222,22 @@ class Qemu(Driver[QemuOptions]):
             command += ["-kernel", KERNEL, "-initrd", INITRD]
             command += ["-append", "root=/dev/vda rw console=ttyS0 quiet"]
         return command
+
+
+def _marked(words: list[str]) -> Machine | None:
+    """The machine that a command line is of, as `_command` made it; None for any other."""
+    if not words[0].rpartition("/")[2].startswith("qemu-"):
+        return None
+    given = dict(itertools.pairwise(words))
+    name, uid, store = (given.get(flag, "") for flag in ("-name", "-uuid", "-fw_cfg"))
+    if not (uid and name.startswith(NAME_MARK) and store.startswith(STORE_MARK)):
+        return None
+    return Machine(name.removeprefix(NAME_MARK), uid, "qemu", store.removeprefix(STORE_MARK), created="")
+
+
+def _version(program: str) -> str:
+    result = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=60)
+    return result.stdout.partition("\n")[0].partition("(")[0].strip() or f"{program} is installed"
 
 
 def _no_kvm() -> str:

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from machinekit.providers.generic import GenericOptions
 
 from machinekit import cli as command_line
 from machinekit.errors import UsageError
@@ -128,3 +130,10 @@ def cloud(
         cloud = FakeCloud(server.port, certificates.client_files)
         environment.setattr(Fake, "cloud", cloud, raising=False)
         yield cloud
+
+
+def adopting(host: FakeHost, **options: Any) -> GenericOptions:
+    """The options that make a machine of that server."""
+    key = str(host.directory / "key")
+    found = {"ssh_port": host.port, "ssh_key": key, "engine_port": host.engine.port, **options}
+    return GenericOptions("127.0.0.1", **found)

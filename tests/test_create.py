@@ -34,7 +34,7 @@ from machinekit.machine import Phase, State
 from machinekit.provider import Options
 from machinekit.spec import Spec
 from machinekit.store import CA, CA_KEY, CLIENT_CERT, CLIENT_KEY, HOST_KEY, KNOWN_HOSTS, SERVER_CERT, SSH_KEY, Store
-from tests.conftest import Told
+from tests.conftest import Told, adopting
 from tests.providers.fake import FakeCloud, FakeOptions, Killed
 from tests.servers import Certificates, FakeHost, Server, encrypted, shell_saying
 from tests.servers import engine as engine_serve
@@ -235,12 +235,6 @@ def test_a_certificate_that_is_missing_refuses_before_anything_is_made(store: St
 
 
 # --- over SSH
-
-
-def adopting(host: FakeHost, **options: Any) -> GenericOptions:
-    key = str(host.directory / "key")
-    found = {"ssh_port": host.port, "ssh_key": key, "engine_port": host.engine.port, **options}
-    return GenericOptions("127.0.0.1", **found)
 
 
 def adopt(store: Store, told: Told, options: Options, **spec: Any) -> list[str]:

@@ -128,3 +128,16 @@ def test_refresh_makes_no_context_and_no_other_current(folder: Path) -> None:
     dockercontext.refresh("node1", "uid", URL, None)
     assert URL in next(folder.rglob("meta.json")).read_text()
     assert config(folder) == {"currentContext": "node2"}
+
+
+def test_every_context_of_ours_with_its_store(folder: Path) -> None:
+    assert dockercontext.ours() == []
+    dockercontext.use("node1", "uid", URL, None, "a-store")
+    dockercontext.use("node2", "uid2", URL, None)
+    meta = folder / "contexts" / "meta"
+    for name, content in {"theirs": '{"Name": "theirs", "Metadata": {}}', "broken": "{", "list": "[]"}.items():
+        (meta / name).mkdir()
+        (meta / name / "meta.json").write_text(content)
+    (meta / "copy").mkdir()  # under another name's folder
+    (meta / "copy" / "meta.json").write_bytes(next(folder.rglob("meta.json")).read_bytes())
+    assert sorted(dockercontext.ours()) == [("node1", "uid", "a-store"), ("node2", "uid2", "")]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from machinekit import drivers
-from machinekit.errors import UsageError
+from machinekit.errors import DriverError, StoreError, UsageError
 from machinekit.machine import Machine
 from tests.providers.fake import Fake, FakeCloud, FakeOptions
 
@@ -74,3 +74,30 @@ def test_every_option_of_every_driver_has_help_and_one_name(name: str) -> None:
     assert all(info.help and not info.help.endswith(".") for info in infos.values())
     names = [variable for field, info in infos.items() for variable in drivers.variables(name, field, info.aliases)]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    "options", [{"size": "2"}, {"tags": "a"}, {"spot": "no"}, {"colour": "red"}, {"size": None}, {"tags": {"a": 1}}]
+)
+def test_options_of_another_kind_are_refused(cloud: FakeCloud, options: dict[str, object]) -> None:
+    machine = Machine("node1", "uid", "fake", "store", "", options=options)
+    with pytest.raises(StoreError, match='the options of "node1" are not those of driver fake'):
+        drivers.bind(machine, Path("/nowhere"))
+
+
+def test_a_driver_that_is_not_installed_any_more() -> None:
+    with pytest.raises(DriverError, match='driver "gone" not found') as caught:
+        drivers.bind(Machine("node1", "uid", "gone", "store", ""), Path("/nowhere"))
+    assert caught.value.hint == "install the package that has driver gone"
+
+
+def test_a_driver_that_cannot_be_loaded(
+    cloud: FakeCloud, environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    package = tmp_path_factory.mktemp("site") / "machinekit_bad-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: machinekit-bad\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[machinekit.providers]\nbad = no.such.module:Bad\n")
+    environment.syspath_prepend(package.parent)
+    with pytest.raises(DriverError, match='driver "bad" cannot be loaded: No module named'):
+        drivers.load("bad")

@@ -17,9 +17,9 @@ PROVIDERS = ROOT / "providers"
 # From the top: a module imports from its own layer or from below. docs/architecture.md has the reasons.
 LAYERS = (
     ("cli", "__main__"),
-    ("create", "lifecycle", "collect", "converge", "certificates", "images", "work"),
+    ("create", "lifecycle", "collect", "converge", "certificates", "doctor", "checkup", "gc", "images", "work"),
     ("spec", "engine", "service", "keys", "client", "render", "cloudinit"),
-    ("drivers", "ssh", "store", "dockerapi", "dockercontext"),
+    ("drivers", "ssh", "store", "locks", "files", "dockerapi", "dockercontext"),
     ("provider", "machine", "errors", "__init__"),
 )
 DEPTH = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}

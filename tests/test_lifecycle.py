@@ -131,7 +131,8 @@ def test_a_provider_that_fails_keeps_the_record_unless_forced(
     assert store.load("node1").resources
     lifecycle.remove(store, "node1", told, force=True)
     assert store.names() == []
-    assert told.notes == [f"node1: forgotten, but perhaps not gone: the provider refuses to {where}"]
+    said = f"node1: forgotten, but perhaps not gone: the provider refuses to {where}; machinekit gc finds what is left"
+    assert told.notes == [said]
 
 
 def test_a_verb_waits_for_another_one(

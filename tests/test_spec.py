@@ -14,7 +14,8 @@ from machinekit.providers.qemu import QemuOptions
 
 from machinekit import drivers
 from machinekit.errors import UsageError
-from machinekit.spec import NAME, Spec, check_name, engine_flag, model, parse_options, parse_spec, storable
+from machinekit.spec import Spec, check_name, engine_flag, model, parse_options, parse_spec, storable
+from machinekit.store import NAME
 from tests.providers.fake import Fake, FakeOptions
 
 

@@ -309,3 +309,15 @@ def test_openssh_reads_our_options(tmp_path: Path, folder: str) -> None:
 def test_without_a_key_file_openssh_uses_the_users_own() -> None:
     options = ssh.Host("h", 22, "bob", "the-uid", Path("/k"), None).openssh_options()
     assert not [option for option in options if option.startswith("Identit")]
+
+
+@pytest.mark.parametrize("content", [None, b"the-uid ssh-ed25519 %%%\n", b"\xff\xfe\x00", b"the-uid\n"])
+def test_known_hosts_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
+    with SshServer() as server:
+        host = server.host(tmp_path)
+        host.known_hosts.unlink()
+        if content is not None:
+            host.known_hosts.write_bytes(content)
+        with pytest.raises(HostKeyError) as caught:
+            ssh.connect(host)
+    assert caught.value.hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -114,10 +115,14 @@ def test_a_name_that_is_not_there(store: Store, name: str, said: str) -> None:
         ("", "cannot read "),
         ("{", "cannot read "),
         ("\udcff", "cannot read "),
+        ("[" * 100_000, "cannot read "),
+        ('{"schema": 1, "url": "\\ud800"}', "cannot read "),
         ("[]", "is not a machinekit record"),
         ("{}", "is not a machinekit record"),
         ('{"schema": "1"}', "is not a machinekit record"),
         ('{"schema": 1}', "is not a machinekit record: 'phase'"),
+        ('{"schema": true}', "is not a machinekit record"),
+        ('{"schema": 1, "phase": "ready", "resources": [], "address": 7}', "address is 7"),
         (f'{{"schema": {SCHEMA + 1}}}', "was written by a newer machinekit"),
         ('{"schema": 1, "phase": "flying", "resources": []}', "'flying' is not a valid Phase"),
         ('{"schema": 1, "phase": "ready", "resources": [], "colour": 1}', "colour"),
@@ -279,3 +284,63 @@ def test_a_directory_without_a_record_is_named(store: Store) -> None:
     (store.machines / "theirs").mkdir(parents=True)
     with pytest.raises(StoreError, match="theirs is no machine of ours"):
         store.load("theirs")
+
+
+@pytest.mark.parametrize("record", [{}, {"name": "node1", "address": 7}, {"tls": 1}, {"url": None}])
+def test_what_is_read_in_haste_is_checked_too(store: Store, record: dict[str, object]) -> None:
+    store.reserve(machine())
+    whole = {"schema": 1, "name": "node1", "address": "", "url": "", "tls": True}
+    (store.directory("node1") / RECORD).write_text(json.dumps(whole))
+    assert store.read("node1") == whole
+    (store.directory("node1") / RECORD).write_text(json.dumps(whole | record if record else {"schema": 1}))
+    with pytest.raises(StoreError, match="is not a machinekit record: no "):
+        store.read("node1")
+
+
+def test_a_record_under_another_name(store: Store) -> None:
+    store.reserve(machine())
+    store.directory("node1").rename(store.directory("node2"))
+    for read in (store.read, store.load):
+        with pytest.raises(StoreError, match="node2 has the record of another machine, 'node1'"):
+            read("node2")
+    assert store.known_uids() == ({"uid-of-node1"}, set())
+
+
+def test_names_that_no_machine_can_have(store: Store) -> None:
+    store.reserve(machine())
+    for name in ("a b", "no\nname", "\udcff", "_x", "x" * 64):
+        (store.machines / name).mkdir()
+    (store.machines / "nowhere").symlink_to("/no/such/place")
+    assert store.names() == ["node1"]
+    assert store.strangers() == ["_x", "a b", "no\nname", "nowhere", "x" * 64, "\udcff"]
+    assert not store.exists("a b")
+    with pytest.raises(NoSuchMachineError):
+        store.load("a b")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_draft(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.reserve(machine())
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError) as caught:
+        store.save(machine(url="new"))
+    assert caught.value.message == f"cannot write {store.directory('node1') / RECORD}: No space left on device"
+    monkeypatch.undo()
+    assert [path.name for path in store.directory("node1").iterdir()] == [RECORD]
+    assert store.load("node1") == machine()
+    store.save(machine(url="new"))
+    assert store.load("node1").url == "new"
+
+
+def test_a_failed_reserve_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.identity()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        with pytest.raises(StoreError, match='cannot write the record of "node1": full'):
+            store.reserve(machine())
+    assert list(store.machines.iterdir()) == []
+    store.reserve(machine())
+    assert store.names() == ["node1"]

@@ -39,6 +39,8 @@ COMMANDS = {
     "provision": "provision:Provision",
     "regenerate-certs": "provision:RegenerateCerts",
     "rm": "rm:Rm",
+    "gc": "gc:Gc",
+    "doctor": "doctor:Doctor",
     "image": "image:ImageCommand",
     "completion": "completion:Completion",
     "version": "version:Version",
@@ -46,7 +48,10 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line and return its exit code: 0 done, 1 failed, 2 usage, 3 failed pre-create check."""
+    """Run one command line and return its exit code: 0 done, 1 failed, 2 usage, 3 failed pre-create check.
+
+    `gc` has one of its own, 4.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     try:
         if "_ARGCOMPLETE" in os.environ:

@@ -40,11 +40,10 @@ class Ls(Command):
             return 0
         from machinekit import collect
 
-        rows = [
-            row
-            for row in collect.rows(store, store.names(), args.timeout, engines=not args.quiet)
-            if _passes(row, filters)
-        ]
+        rows = collect.rows(store, store.names(), args.timeout, engines=not args.quiet)
+        if not args.quiet:  # a script gets the names of machines only
+            rows += collect.strangers(store)
+        rows = [row for row in rows if _passes(row, filters)]
         if args.json:
             import dataclasses
             import json

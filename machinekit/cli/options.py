@@ -11,8 +11,9 @@ from typing import Any, get_type_hints
 
 from machinekit import drivers
 from machinekit.drivers import flag, load, variables
-from machinekit.provider import Driver
-from machinekit.spec import Spec, engine_flag
+from machinekit.errors import MachinekitError
+from machinekit.provider import Driver, Options
+from machinekit.spec import Spec, engine_flag, parse_options
 
 ENGINE = "engine option "  # what the parsed attributes start with, so that no name can collide
 DRIVER = "driver option "
@@ -30,12 +31,17 @@ def chosen_driver(words: Sequence[str]) -> str:
     """The driver that a command line names, before it is parsed: its options are not known until then."""
     from machinekit.providers import DEFAULT
 
+    return named_driver(words) or os.environ.get("MACHINE_DRIVER") or str(DEFAULT)
+
+
+def named_driver(words: Sequence[str]) -> str:
+    """The same where no driver may be meant: empty without `--driver`."""
     scan = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    scan.add_argument("-d", "--driver", default=os.environ.get("MACHINE_DRIVER") or DEFAULT)
+    scan.add_argument("-d", "--driver", default="")
     try:
         known, _ = scan.parse_known_args(words)
     except argparse.ArgumentError:  # a flag without its value; the real parser will say so
-        return str(DEFAULT)
+        return ""
     return str(known.driver)
 
 
@@ -93,6 +99,24 @@ def from_environment(name: str, driver: type[Driver[Any]]) -> dict[str, Any]:
         if text := drivers.from_environment(name, field, info.aliases):
             values[field] = text.split(",") if hints[field] == tuple[str, ...] else text
     return values
+
+
+def available() -> tuple[dict[str, Options], dict[str, MachinekitError]]:
+    """The drivers that need no more options than the environment has, and what is wrong with the options of others."""
+    sources: dict[str, Options] = {}
+    wrong: dict[str, MachinekitError] = {}
+    for name in drivers.names():
+        try:
+            driver = load(name)
+            values = from_environment(name, driver)
+            required = {
+                field.name for field in dataclasses.fields(driver.Options) if field.default is dataclasses.MISSING
+            }
+            if required <= values.keys():
+                sources[name] = parse_options(name, driver, values)
+        except MachinekitError as error:
+            wrong[name] = error
+    return sources, wrong
 
 
 def _metavar(name: str) -> str:

@@ -47,7 +47,7 @@ def _is_due(store: Store, name: str) -> bool:
     except MachinekitError:
         return False  # the command itself will say what is wrong
     due = record.get("renewal_due")
-    if not due or record.get("phase") != "ready":
+    if not isinstance(due, str) or not due or record.get("phase") != "ready":
         return False
     now = time.time()
     # further away than a certificate lives: it was issued by a clock that was ahead, and is not valid yet

@@ -27,7 +27,7 @@ class Use(Command):
         machine = store.load(args.name)
         certificates = store.directory(args.name) if machine.tls else None
         dockerapi.ping(known(machine.url, args.name), certificates)
-        dockercontext.use(args.name, machine.uid, machine.url, certificates)
+        dockercontext.use(args.name, machine.uid, machine.url, certificates, machine.store)
         print(f"docker now talks to {args.name} (context {args.name})")
         if "DOCKER_HOST" in os.environ or "DOCKER_CONTEXT" in os.environ:
             print(

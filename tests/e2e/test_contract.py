@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from machinekit.providers.container import Container, ContainerOptions
@@ -43,8 +42,6 @@ class TestContainer(DriverContract):
 
 
 class TestQemu(DriverContract):
-    leaves_traces: ClassVar[bool] = False  # all of it is in the machine's directory
-
     @pytest.fixture
     def make(self, tmp_path: Path) -> Make:
         return maker(Qemu, "qemu", QemuOptions(), tmp_path)

@@ -110,7 +110,9 @@ elif [ -e "$before/etc/docker/daemon.json.absent" ]; then
 fi
 if [ -r /etc/docker/daemon.json ]; then say daemon_json "$(base64 /etc/docker/daemon.json | tr -d '\n')"; fi
 if [ -r /etc/conf.d/docker ]; then say conf_d "$(base64 /etc/conf.d/docker | tr -d '\n')"; fi
-for file in /etc/docker/daemon.json.before-*; do
+# the oldest first, by when they were put there: their names are ours
+# shellcheck disable=SC2012,SC2045
+for file in $(ls -tcr /etc/docker/daemon.json.before-* 2>/dev/null); do
   if [ -r "$file" ]; then say "original ${file#/etc/docker/daemon.json.before-}" "$(base64 "$file" | tr -d '\n')"; fi
 done
 for file in /etc/docker/ca.pem /etc/docker/server.pem /etc/docker/server-key.pem \

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from machinekit import cloudinit, drivers, keys
 from machinekit.machine import Birth, Image, Instance, Machine, State
-from machinekit.provider import Driver
+from machinekit.provider import Driver, Level
 from machinekit.spec import model, storable
 
 Make = Callable[[Callable[[], None]], Driver[Any]]
@@ -45,7 +47,7 @@ class DriverContract:
     """
 
     patience: ClassVar[float] = 60.0  # seconds for an instance to reach a state
-    leaves_traces: ClassVar[bool] = True  # whether it makes things outside the machine's directory
+    leaves_traces: ClassVar[bool] = True  # whether it makes things that outlive the machine's directory
 
     @pytest.fixture
     def make(self) -> Make:
@@ -84,6 +86,14 @@ class DriverContract:
         assert dataclasses.asdict(again) == dataclasses.asdict(driver.options)
         again.check()
 
+    def test_requirements_are_told_in_lines(self, make: Make) -> None:
+        driver = make(lambda: None)
+        for check in type(driver).requirements(driver.options, "here"):
+            assert check.subject == "here"
+            assert check.text.strip(), "nothing is said"
+            assert "\n" not in check.text, "more than a line"
+            assert bool(check.do) is (check.level is not Level.OK), f"what is to be done about {check.text!r}?"
+
     def test_nothing_is_made_that_is_not_journalled(self, make: Make, birth: Birth) -> None:
         def full() -> None:
             raise FullDiskError
@@ -104,7 +114,7 @@ class DriverContract:
             assert driver.machine.resources == [], "a resource was made that is in no record on disk"
             driver.destroy()
 
-    def test_the_life_of_an_instance(self, make: Make, birth: Birth, tmp_path: Path) -> None:
+    def test_the_life_of_an_instance(self, make: Make, birth: Birth) -> None:
         journal = Journal()
         driver = journal.driver = make(journal.save)
         try:
@@ -113,7 +123,7 @@ class DriverContract:
                 self._power(driver)
             self._find_without_memory(driver)
         finally:
-            self._destroy(driver, tmp_path)
+            self._destroy(driver)
 
     def _create(self, driver: Driver[Any], birth: Birth, journal: Journal) -> None:
         driver.check()
@@ -160,10 +170,16 @@ class DriverContract:
         known = type(driver).orphans(driver.options, lambda machine: machine.uid == driver.machine.uid)
         assert driver.machine.uid not in [orphan.uid for orphan in known], "listed although it is known"
 
-    def _destroy(self, driver: Driver[Any], directory: Path) -> None:
-        for orphan in self._orphans(driver):
-            self._remove(drivers.bind(orphan, directory))
-            assert driver.find() is None, "an orphan's record is not enough to destroy it"
+    def _destroy(self, driver: Driver[Any]) -> None:
+        if orphans := self._orphans(driver):
+            shutil.rmtree(driver.directory)  # this is how something becomes an orphan
+            assert self._orphans(driver) == orphans, "not listed any more when its directory is gone"
+        with tempfile.TemporaryDirectory() as empty:
+            for orphan in orphans:
+                self._remove(drivers.bind(orphan, Path(empty)))
+                assert driver.find() is None, "an orphan's record is not enough to destroy it"
+        driver.directory.mkdir(exist_ok=True)
+        assert self._orphans(driver) == [], "something is left of the orphan"
         for _ in range(2):
             self._remove(driver)
             found = driver.find()

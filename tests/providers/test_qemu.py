@@ -88,6 +88,26 @@ def test_the_seed_is_read_back() -> None:
     iso.close()
 
 
+@pytest.mark.parametrize(
+    ("without", "listed"),
+    [("", True), ("qemu-system-x86_64", False), ("-name", False), ("-uuid", False), ("-fw_cfg", False)],
+)
+def test_an_orphan_carries_all_of_our_marks(directory: Path, without: str, listed: bool) -> None:
+    words = driver(directory)._command({22: 0})
+    # a shell takes whatever follows its script as arguments
+    marked = [words[0], "-c", "echo; read x", *words[1:]]
+    marked[marked.index(without) if without else 0] = words[0] if not without else "other"
+    with subprocess.Popen(marked, executable="/bin/sh", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        orphans = [machine for machine in Qemu.orphans(None, lambda _: False) if machine.uid == UID]
+        assert orphans == ([Machine("node1", UID, "qemu", "s", "")] if listed else [])
+        assert [
+            machine for machine in Qemu.orphans(None, lambda machine: machine.uid == UID) if machine.uid == UID
+        ] == []
+        process.communicate(b"\n")
+
+
 class FakeMonitor:
     """Speaks enough QMP: https://qemu.readthedocs.io/en/latest/interop/qmp-spec.html"""
 

@@ -1,0 +1,52 @@
+"""Files on the disk: written to its surface, removed, and errors that say what could not be done."""
+
+from __future__ import annotations
+
+import os
+
+from machinekit.errors import StoreError
+
+TYPE_CHECKING = False  # see cli/command.py
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write(path: Path, content: bytes, mode: int) -> None:
+    """Write a file; it is on the disk when this returns, but may be half there when it does not."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:  # noqa: PTH123
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(path: Path) -> None:
+    """Have what was renamed into or out of a directory on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a directory as far as that is possible; of a link only the link."""
+    import shutil
+
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    elif path.exists():
+        shutil.rmtree(path, ignore_errors=True)  # another process may sweep it too
+
+
+class reported:  # noqa: N801 (used as a statement; contextlib is too heavy for the way to `env`)
+    """Turn an OSError into a StoreError that says what could not be done."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise StoreError(f"{self.what}: {error.strerror or error}", "check the disk's space and permissions")
