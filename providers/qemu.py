@@ -38,7 +38,7 @@ KERNEL = "vmlinuz"  # an image that has these two boots them directly, any other
 INITRD = "initrd.img"
 NAME_MARK = "machinekit-"
 STORE_MARK = "name=opt/machinekit.store,string="  # for us to find in the command line; the guest has no use for it
-POWER_OFF = 90.0  # seconds for the system to shut down
+POWER_OFF = 180.0  # seconds for the system to shut down; an emulated one on a busy computer takes its time
 SIZE = r"^[1-9][0-9]*[MG]$"
 
 
