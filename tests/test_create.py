@@ -444,3 +444,22 @@ def test_the_context_of_a_machine_follows_its_address(store: Store, told: Told, 
     lifecycle.provision(store, "node1", told)
     meta = next(Path.home().rglob("meta.json")).read_text()
     assert json.loads(meta)["Endpoints"]["docker"]["Host"] == machine.url
+
+
+@pytest.mark.parametrize(
+    "fact", [{"containers": "2", "active": "yes"}, {"daemon_json": base64.b64encode(b"{}").decode()}]
+)
+def test_a_server_in_use_is_changed_only_when_somebody_agrees(
+    store: Store, told: Told, host: FakeHost, fact: dict[str, str]
+) -> None:
+    host.facts |= {"dockerd": "/usr/bin/dockerd", **fact}
+    with pytest.raises(UsageError, match=r"is in use\. This would change on it:\n  /etc/docker/ca\.pem: new"):
+        adopt(store, told, adopting(host))
+    assert len(host.scripts) == 1  # it was only looked at
+    assert store.names() == []
+    options = adopting(host)
+    assert create(store, "node1", driver="generic", options=options, spec=Spec(), progress=told, agreed=True) == [
+        "engine configured",
+        "created",
+    ]
+    assert adopt(store, told, options) == []  # once is enough
