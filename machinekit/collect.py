@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from machinekit import dockerapi, drivers
-from machinekit.errors import EngineError, MachinekitError
+from machinekit.errors import EngineError, MachinekitError, NoSuchMachineError
 from machinekit.machine import Instance, Machine, State
 from machinekit.provider import Driver
 from machinekit.store import Store
@@ -45,9 +45,11 @@ def rows(store: Store, names: Iterable[str], patience: float, *, engines: bool =
     """
     table = {name: Row(name) for name in names}
     machines = []
-    for row in table.values():
+    for row in list(table.values()):
         try:
             machines.append(store.load(row.name))
+        except NoSuchMachineError:
+            del table[row.name]  # removed meanwhile
         except MachinekitError as error:
             row.state, row.error = State.ERROR, error.message
     for machine in machines:
