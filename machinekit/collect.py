@@ -38,7 +38,7 @@ def state(store: Store, name: str) -> State:
 
 
 def rows(store: Store, names: Iterable[str], patience: float, *, engines: bool = True) -> list[Row]:
-    """One row a machine, in order; a machine that cannot be read or asked has the reason in `error`.
+    """One row a machine that is there, in order; one that cannot be read or asked has the reason in `error`.
 
     Each provider is asked once for all of its machines; engines are asked in parallel for at most
     `patience` seconds, or not at all without `engines`.

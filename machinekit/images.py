@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -221,7 +221,6 @@ def _bootstrap(name: str, target: Path, packages: str, customize: str) -> None:
     temporary.mkdir()
     _run(
         [
-            *_with_own_mounts(),
             "mmdebstrap",
             "--quiet",
             "--variant=minbase",
@@ -230,6 +229,7 @@ def _bootstrap(name: str, target: Path, packages: str, customize: str) -> None:
             RELEASES[name.removesuffix(WITH_ENGINE)],
             str(target),
         ],
+        under=_with_own_mounts(),
         **({"TMPDIR": str(temporary)} if os.geteuid() == 0 else {}),
     )
     temporary.rmdir()
@@ -248,10 +248,10 @@ def _as_root() -> list[str]:
     return [] if os.geteuid() == 0 else ["mmdebstrap", "--unshare-helper"]
 
 
-def _run(command: list[str], **variables: str) -> None:
+def _run(command: list[str], under: Sequence[str] = (), **variables: str) -> None:
     log.debug("run %s", command)
     environment = {**os.environ, "PATH": _path(), **variables}
-    result = programs.run(command, environment=environment, long=True)
+    result = programs.run([*under, *command], environment=environment, long=True)
     if result.returncode != 0:
         tail = "\n".join((result.stdout + result.stderr).decode(errors="replace").splitlines()[-15:])
         raise MachinekitError(f"{command[0]} failed with exit code {result.returncode}:\n{tail}", "see the lines above")

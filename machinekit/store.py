@@ -190,7 +190,7 @@ class Store:
         return [path for path in found if path.exists()]
 
     def _drafts_of_id(self) -> list[Path]:
-        return list(self.home.glob(f"{ID_DRAFT}*")) if self.known_identity() else []
+        return list(self.home.glob(f"{ID_DRAFT}*"))  # whoever is about to use one makes another
 
     def held(self, name: str) -> bool:
         """Whether another process works on the machine now."""
@@ -202,7 +202,7 @@ class Store:
 
     def identity(self) -> str:
         """This store's own id, written into what we make so that stores never take each other's things for orphans."""
-        if not self.known_identity():
+        while not self.known_identity():
             import uuid
 
             path, draft = self.home / ID, self.home / f"{ID_DRAFT}{uuid.uuid4().hex}"

@@ -127,5 +127,7 @@ def test_another_ones_file_is_not_deleted(lock: Path) -> None:
 
 
 def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="cannot lock"), locks.held(tmp_path / "no" / "lock", "it", "rm", patience=0):
+    (tmp_path / "file").touch()
+    lock = tmp_path / "file" / "lock"
+    with pytest.raises(StoreError, match="cannot lock"), locks.held(lock, "it", "rm", patience=0):
         pass
