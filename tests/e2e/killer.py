@@ -16,8 +16,10 @@ from typing import Any
 import paramiko
 import pytest
 
-from machinekit import cli
+from machinekit import cli, programs
 from tests.crashing import Life, everywhere, step, watch
+
+MORTAL = programs._mortal()  # what stands before a long one
 
 
 class Program(subprocess.Popen[bytes]):
@@ -36,8 +38,7 @@ class Program(subprocess.Popen[bytes]):
 
 def named(words: list[str]) -> str:
     """The program, and what it does."""
-    if words[0] == "setpriv":
-        words = words[3:]
+    words = words[len(MORTAL) :] if words[: len(MORTAL)] == MORTAL else words
     name = os.path.basename(words[0])  # noqa: PTH119
     rest = words[3:] if name == "docker" else words[1:]
     return " ".join([name, *rest[:1]])
