@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from machinekit import dockerapi, drivers
-from machinekit.errors import EngineError, MachinekitError
+from machinekit.errors import EngineError, MachinekitError, NoSuchMachineError
 from machinekit.machine import Instance, Machine, State
 from machinekit.provider import Driver
 from machinekit.store import Store
@@ -38,16 +38,18 @@ def state(store: Store, name: str) -> State:
 
 
 def rows(store: Store, names: Iterable[str], patience: float, *, engines: bool = True) -> list[Row]:
-    """One row a machine, in order; a machine that cannot be read or asked has the reason in `error`.
+    """One row a machine that is there, in order; one that cannot be read or asked has the reason in `error`.
 
     Each provider is asked once for all of its machines; engines are asked in parallel for at most
     `patience` seconds, or not at all without `engines`.
     """
     table = {name: Row(name) for name in names}
     machines = []
-    for row in table.values():
+    for row in list(table.values()):
         try:
             machines.append(store.load(row.name))
+        except NoSuchMachineError:
+            del table[row.name]  # removed meanwhile
         except MachinekitError as error:
             row.state, row.error = State.ERROR, error.message
     for machine in machines:

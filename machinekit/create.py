@@ -39,6 +39,7 @@ def create(
     """
     check_name(name)
     with store.lock(name, "create", lambda holder: progress.note(name, f"waiting: {holder}")):
+        store.tidy(name)
         wanted = Machine(
             name=name,
             uid=str(uuid.uuid4()),

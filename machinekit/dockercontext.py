@@ -15,10 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from machinekit import locks
 from machinekit.errors import MachinekitError, StoreError
 from machinekit.store import CA, CLIENT_CERT, CLIENT_KEY
 
 RESERVED = "default"
+LOCK = ".machinekit.lock"
+PATIENCE = 30.0  # seconds to wait for another process that changes the client's configuration
 MARK = "machinekit"  # in the metadata, with the machine's uid: contexts of other makers are never touched
 STORE = "machinekit.store"  # and with the id of the store that knows the machine
 
@@ -38,7 +41,7 @@ def use(name: str, uid: str, url: str, certificates: Path | None, store: str = "
             f'there is a docker context "{name}" already, and it is not this machine\'s',
             f"docker context rm {name}, or use machinekit env {name}",
         )
-    with _reported("write"):
+    with _changing("write"):
         _write(name, uid, url, certificates, store)
         _make_current(name)
 
@@ -46,7 +49,7 @@ def use(name: str, uid: str, url: str, certificates: Path | None, store: str = "
 def refresh(name: str, uid: str, url: str, certificates: Path | None, store: str = "") -> None:
     """Bring the machine's context up to date where it has one."""
     if _is_ours(name, uid):
-        with _reported("write"):
+        with _changing("write"):
             _write(name, uid, url, certificates, store)
 
 
@@ -80,13 +83,30 @@ def _write(name: str, uid: str, url: str, certificates: Path | None, store: str)
 
 
 def remove(name: str, uid: str) -> None:
-    """Remove the machine's context if it has one; the client goes back to its default."""
-    if _is_ours(name, uid):
-        with _reported("remove"):
+    """Remove the machine's context, or what is left of one; the client goes back to its default."""
+    half_made = _is_half_made(name)
+    if half_made or _is_ours(name, uid) or any(path.exists() for path in _left()):
+        with _changing("remove"):
+            if not (half_made or _is_ours(name, uid)):
+                return
             if _config().get("currentContext") == name:
                 _make_current("")
-            shutil.rmtree(_tls(name), ignore_errors=True)
-            shutil.rmtree(_meta(name))
+            for folder in (_tls(name), _meta(name)):
+                if folder.exists():
+                    shutil.rmtree(folder)
+
+
+@contextmanager
+def _changing(doing: str) -> Iterator[None]:
+    """One at a time, and without what one that was killed has left."""
+    with _reported(doing):
+        _folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = locks.held(
+            _folder() / LOCK, "the docker client's configuration", doing, patience=PATIENCE, needed=lambda: False
+        )
+        with lock:
+            _draft(_folder() / "config.json").unlink(missing_ok=True)
+            yield
 
 
 @contextmanager
@@ -102,6 +122,17 @@ def _is_ours(name: str, uid: str) -> bool:
         return _owner(name) == uid
     except StoreError:
         return False  # what we cannot even read is not of our making
+
+
+def _left() -> tuple[Path, ...]:
+    """What a command that was killed may have left in the client's own folder."""
+    return _folder() / LOCK, _draft(_folder() / "config.json")
+
+
+def _is_half_made(name: str) -> bool:
+    """Whether a command that was killed left a context's folder without what makes it one."""
+    meta = _meta(name) / "meta.json"
+    return meta.parent.is_dir() and {*meta.parent.iterdir()} <= {_draft(meta)}
 
 
 def _folder() -> Path:
@@ -148,12 +179,17 @@ def _make_current(name: str) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    path = path.resolve()  # the client's configuration may be a link into somebody's dotfiles
+    path = path.resolve()
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-    draft = path.with_name(f".{path.name}.machinekit")
+    draft = _draft(path)
     draft.unlink(missing_ok=True)
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:  # noqa: PTH123
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def _draft(path: Path) -> Path:
+    path = path.resolve()  # the client's configuration may be a link into somebody's dotfiles
+    return path.with_name(f".{path.name}.machinekit")

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from machinekit.errors import MachinekitError, PreCheckError, UsageError
+from machinekit import locks, programs
+from machinekit.errors import LockedError, MachinekitError, PreCheckError, StoreError, UsageError
 from machinekit.machine import Image
 
 log = logging.getLogger(__name__)
@@ -39,6 +38,8 @@ INITRD = "initrd.img"
 ABOUT = "image.json"
 DRAFT = ".draft-"  # and the image's name, and some characters
 LOCK = ".lock-"  # and the image's name
+
+ENDING = 30.0  # seconds for the programs of a build that was killed to end
 
 _BASE = "systemd systemd-sysv dbus udev openssh-server sudo iproute2 iptables ca-certificates curl netbase"
 _DISK = "apparmor cloud-init linux-image-cloud-amd64 systemd-resolved e2fsprogs"
@@ -104,12 +105,11 @@ class Images:
         self.check(name)
         target = self.directory / kind / name
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _lock(target):
+        with _lock(target, say):
             if not again and (image := self.find(kind, name)):
                 return image
             for left in target.parent.glob(f"{DRAFT}{name}-*"):  # of builds that were killed
                 _remove(left)
-            # a build that was killed may have left a program that still writes into its own draft
             draft = Path(tempfile.mkdtemp(prefix=f"{DRAFT}{name}-", dir=target.parent))
             started = time.monotonic()
             say(f"building the {kind} image {name} from Debian's packages, which takes a minute or two")
@@ -135,7 +135,8 @@ class Images:
 
     def sweep(self, left: Path) -> None:
         """Delete a draft, unless somebody builds that image again meanwhile."""
-        with suppress(Timeout), _lock(_built_from(left), timeout=0):
+        target = _built_from(left)
+        with suppress(LockedError), _lock(target, patience=ENDING if _is_abandoned(target) else 0):
             _remove(left)
 
     def remove(self, image: Image) -> None:
@@ -165,11 +166,11 @@ def size(image: Image) -> int:
 
 def _is_being_built(draft: Path) -> bool:
     try:
-        with _lock(_built_from(draft), timeout=0):
+        with _lock(_built_from(draft), patience=0):
             return False
-    except Timeout:
-        return True
-    except OSError:
+    except LockedError:
+        return not _is_abandoned(_built_from(draft))
+    except StoreError:
         return False  # a disk that cannot be written: nobody builds on it
 
 
@@ -178,8 +179,20 @@ def _built_from(draft: Path) -> Path:
     return draft.with_name(draft.name.removeprefix(DRAFT).rpartition("-")[0])
 
 
-def _lock(target: Path, timeout: float = -1) -> FileLock:
-    return FileLock(target.with_name(f"{LOCK}{target.name}"), mode=0o600, timeout=timeout)
+def _is_abandoned(target: Path) -> bool:
+    return locks.is_abandoned(target.with_name(f"{LOCK}{target.name}"))
+
+
+def _lock(
+    target: Path, say: Callable[[str], None] = lambda text: None, patience: float = math.inf
+) -> AbstractContextManager[None]:
+    return locks.held(
+        target.with_name(f"{LOCK}{target.name}"),
+        f"image {target.name}",
+        "build",
+        patience=patience,
+        waiting=lambda holder: say(f"waiting: {holder}"),
+    )
 
 
 def _build_disk(draft: Path, name: str) -> None:
@@ -192,7 +205,7 @@ def _build_disk(draft: Path, name: str) -> None:
         mke2fs = ["mke2fs", "-q", "-t", "ext4", "-L", "root", "-d", str(root), str(draft / DISK), _DISK_SIZE]
         _run([*_as_root(), *mke2fs])
     finally:
-        _run([*_as_root(), "rm", "-rf", str(root)])
+        _run([*_as_root(), "rm", "-rf", "--one-file-system", str(root)])
 
 
 def _bootstrap(name: str, target: Path, packages: str, customize: str) -> None:
@@ -203,6 +216,9 @@ def _bootstrap(name: str, target: Path, packages: str, customize: str) -> None:
         hooks.append(_FOR_ENGINE)
     if name.startswith("debian-11"):
         include = [package for package in include if package != "systemd-resolved"]  # part of systemd there
+    # what it leaves when it is killed is in our draft; an ordinary user's namespace could not reach it there
+    temporary = target.parent / "tmp"
+    temporary.mkdir()
     _run(
         [
             "mmdebstrap",
@@ -212,8 +228,19 @@ def _bootstrap(name: str, target: Path, packages: str, customize: str) -> None:
             *(f"--customize-hook={hook}" for hook in hooks),
             RELEASES[name.removesuffix(WITH_ENGINE)],
             str(target),
-        ]
+        ],
+        under=_with_own_mounts(),
+        **({"TMPDIR": str(temporary)} if os.geteuid() == 0 else {}),
     )
+    temporary.rmdir()
+
+
+def _with_own_mounts() -> list[str]:
+    """As root mmdebstrap mounts /proc and /sys where all would see them, and stay when it is killed."""
+    words = ["unshare", "--mount", "--propagation", "private"]
+    if os.geteuid() != 0 or not shutil.which(words[0]) or programs.run([*words, "true"]).returncode != 0:
+        return []  # an ordinary user's have a namespace anyway
+    return words
 
 
 def _as_root() -> list[str]:
@@ -221,12 +248,12 @@ def _as_root() -> list[str]:
     return [] if os.geteuid() == 0 else ["mmdebstrap", "--unshare-helper"]
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], under: Sequence[str] = (), **variables: str) -> None:
     log.debug("run %s", command)
-    environment = {**os.environ, "PATH": _path()}
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    environment = {**os.environ, "PATH": _path(), **variables}
+    result = programs.run([*under, *command], environment=environment, long=True)
     if result.returncode != 0:
-        tail = "\n".join((result.stdout + result.stderr).splitlines()[-15:])
+        tail = "\n".join((result.stdout + result.stderr).decode(errors="replace").splitlines()[-15:])
         raise MachinekitError(f"{command[0]} failed with exit code {result.returncode}:\n{tail}", "see the lines above")
 
 
@@ -242,7 +269,7 @@ def _path() -> str:
 
 
 def _remove(path: Path) -> None:
-    if path.exists():
-        if (path / "root").exists():  # a build that was killed, perhaps with another user's files in it
-            _run([*_as_root(), "rm", "-rf", str(path / "root")])
-        shutil.rmtree(path)
+    """Delete a folder, but never what a build that was killed may have mounted in it."""
+    if (path / "root").exists():  # perhaps with another user's files in it
+        _run([*_as_root(), "rm", "-rf", "--one-file-system", str(path / "root")])
+    _run(["rm", "-rf", "--one-file-system", str(path)])

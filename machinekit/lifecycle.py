@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from machinekit import certificates, converge, dockercontext, drivers
+from machinekit import certificates, converge, dockerapi, dockercontext, drivers, images
 from machinekit.errors import MachinekitError, StoreError
 from machinekit.machine import Phase, State
-from machinekit.store import CLIENT_CERT, SERVER_CERT, Store
+from machinekit.store import CLIENT_CERT, NAME, SERVER_CERT, Store
 from machinekit.work import Progress, Work, run, working_on
 
 
@@ -84,6 +84,19 @@ def renew(store: Store, name: str, progress: Progress) -> list[str]:
         return work.changed
 
 
+def use(store: Store, name: str, progress: Progress) -> None:
+    """Point the docker client of every shell at the machine, if its engine answers."""
+    machine = store.load(name)
+    if not machine.url:
+        raise MachinekitError(f'machine "{name}" has no address yet', "run the same machinekit create again")
+    dockerapi.ping(machine.url, store.directory(name) if machine.tls else None)
+    # under the lock: a context that is written while the machine is removed would stay
+    with store.lock(name, "use", lambda holder: progress.note(name, f"waiting: {holder}")):
+        machine = store.load(name)
+        tls = store.directory(name) if machine.tls else None
+        dockercontext.use(name, machine.uid, machine.url, tls, machine.store)
+
+
 def remove(store: Store, name: str, progress: Progress, *, force: bool = False, restore: bool = False) -> None:
     """Remove the instance, what was made beside it, its docker context and last its record.
 
@@ -91,9 +104,14 @@ def remove(store: Store, name: str, progress: Progress, *, force: bool = False, 
     the provider fails or the record cannot be read, which may leave something that costs money; the failure is noted.
     A directory without a record is not ours to remove.
     """
-    if not store.has_record(name):
+    # a create that has just begun has nothing but its lock
+    if not store.has_record(name) and not (store.leftovers_of(name) and NAME.fullmatch(name)):
         store.load(name)  # says that there is none
     with store.lock(name, "rm", lambda holder: progress.note(name, f"waiting: {holder}")):
+        if store.tidy(name) and not store.exists(name):
+            return  # that was all that an earlier one had left to do
+        if not store.has_record(name):
+            store.load(name)
         progress.step(name, "Removing")
         with _forced(force, name, progress):
             work = Work(store, store.load(name), progress)
@@ -117,6 +135,9 @@ def remove(store: Store, name: str, progress: Progress, *, force: bool = False, 
                     "the server stays as it is, with our settings in /etc/docker; --restore would have put them back"
                 )
         store.remove(name)
+    library = images.Images(store.images)
+    for draft in library.leftovers():  # its create may have been killed while it built one
+        library.sweep(draft)
 
 
 def is_adopted(store: Store, name: str) -> bool:

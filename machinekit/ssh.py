@@ -28,7 +28,27 @@ CONNECT = 10.0  # seconds for each of: TCP, banner, key exchange, login
 PIECE = 64 * 1024  # paramiko's sendall of one big buffer is quadratic
 TAIL = 20  # lines of a failed script that an error shows
 STARTED = "machinekit:started"
+BUSY = "machinekit:busy"
 KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512")  # one for each kind of key a host may have
+
+# One script at a time. The lock of a folder leaves no file behind, and is the shell's alone: a daemon that the script
+# starts cannot keep it. busybox's flock has no -w.
+_ALONE = """machinekit() {{
+echo {started}
+{script}
+}}
+if [ -d /run ] && command -v flock >/dev/null; then
+  exec 9</run
+  machinekit_tries={seconds}
+  until flock -n 9; do
+    machinekit_tries=$((machinekit_tries - 1))
+    if [ "$machinekit_tries" -le 0 ]; then echo {busy}; exit 1; fi
+    sleep 1
+  done
+fi
+machinekit </dev/null 2>&1 9>&-
+exit $?
+"""
 
 
 @dataclass(frozen=True)
@@ -78,13 +98,14 @@ class Connection:
         """Run a shell script as root and return its output lines, stderr among them.
 
         `heard` is told each line as it comes. The script arrives through stdin and starts only when
-        it is there whole, so a cut connection cannot run half a line. Raises RemoteError, LoginError
-        when sudo asks for a password, UnreachableError when the connection dies.
+        it is there whole, so a cut connection cannot run half a line. A script whose caller was killed may still
+        run: one waits for it. Raises RemoteError, LoginError when sudo asks for a password, UnreachableError when
+        the connection dies.
         """
         self.executions += 1
         started = time.monotonic()
         shell = "sh -s" if self.host.user == "root" else "sudo -n sh -s"
-        text = f"machinekit() {{\necho {STARTED}\n{script}\n}}\nmachinekit </dev/null 2>&1\nexit $?\n"
+        text = _ALONE.format(started=STARTED, script=script, busy=BUSY, seconds=int(patience * 0.8))
         lines: list[str] = []
         try:
             with contextlib.closing(self._open(patience)) as channel:
@@ -102,6 +123,10 @@ class Connection:
             what = f"no answer within {patience:g} s" if isinstance(error, TimeoutError) else str(error) or "closed"
             raise UnreachableError(f"the connection to {self.host} broke: {what}", "run the command again") from None
         log.debug("ssh %s: exit %s after %.2f s, %d lines", self.host, code, time.monotonic() - started, len(lines))
+        if BUSY in lines:
+            raise RemoteError(
+                f"an earlier script still runs on {self.host}", "it ends by itself; run the command again"
+            )
         if STARTED not in lines:
             said = " ".join(lines[-3:]) or f"exit code {code}"
             raise LoginError(f"cannot become root on {self.host}: {said}", "allow the user sudo without a password")

@@ -178,16 +178,19 @@ class Store:
 
     def leftovers(self) -> list[tuple[str, Path]]:
         """What killed commands left, each with the name of the machine whose lock guards it; empty for nobody's."""
-        found = [("", path) for path in self.home.glob(f"{ID_DRAFT}*") if self.known_identity()]
-        for entry in self._entries():
-            for prefix in (DRAFT, REMOVED):
-                if entry.name.startswith(prefix):
-                    found.append((entry.name.removeprefix(prefix), Path(entry.path)))
-        for name in self.names():
-            found += [(name, path) for path in self.directory(name).glob(".*.draft")]
-        known = set(self.names())
-        found += [(path.name, path) for path in self.locks.glob("*") if path.name not in known]
-        return sorted(found)
+        names = {entry.name.removeprefix(DRAFT).removeprefix(REMOVED) for entry in self._entries()}
+        names |= {path.name for path in self.locks.glob("*")}
+        found = [(name, path) for name in names for path in self.leftovers_of(name)]
+        return sorted(found + [("", path) for path in self._drafts_of_id()])
+
+    def leftovers_of(self, name: str) -> list[Path]:
+        """What killed commands left of one machine."""
+        found = [self.machines / f"{DRAFT}{name}", self.machines / f"{REMOVED}{name}"]
+        found += self.directory(name).glob(".*.draft") if self.exists(name) else [self.locks / name]
+        return [path for path in found if path.exists()]
+
+    def _drafts_of_id(self) -> list[Path]:
+        return list(self.home.glob(f"{ID_DRAFT}*"))  # whoever is about to use one makes another
 
     def held(self, name: str) -> bool:
         """Whether another process works on the machine now."""
@@ -199,7 +202,7 @@ class Store:
 
     def identity(self) -> str:
         """This store's own id, written into what we make so that stores never take each other's things for orphans."""
-        if not self.known_identity():
+        while not self.known_identity():
             import uuid
 
             path, draft = self.home / ID, self.home / f"{ID_DRAFT}{uuid.uuid4().hex}"
@@ -260,13 +263,18 @@ class Store:
                 sync(self.machines)
                 remove_tree(grave)
 
+    def tidy(self, name: str) -> bool:
+        """Delete what killed commands left of a machine; returns whether one of them had removed it already."""
+        left = [path for path in self.leftovers_of(name) if path.parent != self.locks]
+        for path in [*left, *self._drafts_of_id()]:
+            self.sweep(path)
+        return self.machines / f"{REMOVED}{name}" in left
+
     def sweep(self, left: Path) -> None:
         """Delete one of the `leftovers`; success when it is gone."""
         with reported(f"cannot remove {left}"):
             if left.is_dir() and not left.is_symlink():
-                import shutil
-
-                shutil.rmtree(left)
+                remove_tree(left)
             else:
                 left.unlink(missing_ok=True)
 
@@ -275,13 +283,19 @@ class Store:
     ) -> AbstractContextManager[None]:
         """Hold the machine's kernel lock while `doing`; `waiting` is told once who holds it meanwhile.
 
-        The kernel releases it when the process dies. Raises LockedError after `patience` seconds, LOCK_PATIENCE if
-        none are given.
+        The kernel releases it when the process and the programs that it runs have ended. Raises LockedError after
+        `patience` seconds, LOCK_PATIENCE if none are given.
         """
         from machinekit import locks
 
-        patience = LOCK_PATIENCE if patience is None else patience
-        return locks.hold(self.locks / name, doing, waiting, patience, wanted=lambda: self.exists(name))
+        return locks.held(
+            self.locks / name,
+            f'machine "{name}"',
+            doing,
+            patience=LOCK_PATIENCE if patience is None else patience,
+            waiting=waiting,
+            needed=lambda: self.exists(name),
+        )
 
     def _missing(self, name: str) -> NoSuchMachineError:
         import difflib

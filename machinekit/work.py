@@ -159,6 +159,7 @@ def working_on(
     if not store.exists(name):
         store.load(name)  # says that there is none
     with store.lock(name, doing, lambda holder: progress.note(name, f"waiting: {holder}"), patience):
+        store.tidy(name)
         machine = store.load(name)
         if error := unfinished(machine):
             raise error

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from machinekit import locks, programs
 from machinekit.errors import DriverError, PreCheckError
 from machinekit.machine import Birth, Image, Instance, Machine, Resource, State
 from machinekit.provider import Capabilities, Check, Driver, Level, Options, option
@@ -103,7 +104,6 @@ class Container(Driver[ContainerOptions]):
         image = self._import(birth.image)
         volume = self.plan(VOLUME, self._name)
         labels = [f"--label={key}={value}" for key, value in self.marks().items()]
-        self._docker("volume", "create", *labels, volume)
         found = self.find()
         if found is None:
             self._docker("create", *labels, *self._run_options(volume), image, "/lib/systemd/systemd")
@@ -189,23 +189,24 @@ class Container(Driver[ContainerOptions]):
             if not any(text in error.message for text in ("No such image", "Cannot connect", "is using its")):
                 raise
 
-    def _docker(self, *words: str, data: bytes | None = None, patience: float = PATIENCE) -> str:
-        return _docker(self.options.engine, *words, data=data, patience=patience)
+    def _docker(self, *words: str, data: bytes = b"", patience: float = PATIENCE, long: bool = False) -> str:
+        return _docker(self.options.engine, *words, data=data, patience=patience, long=long)
 
     def _import(self, image: Image) -> str:
-        from filelock import FileLock
-
         tag = _tag(image)
         # machines that are created together would each import it, and leave all but the last without a name
-        with FileLock(image.path / ".lock-import", mode=0o600):
+        with locks.held(image.path / ".lock-import", f"image {image.name}", "import", patience=IMPORT):
             if not self._docker("image", "ls", "--quiet", tag).strip():
-                self._docker("import", str(image.path / "rootfs.tar"), tag, patience=IMPORT)
+                self._docker("import", str(image.path / "rootfs.tar"), tag, patience=IMPORT, long=True)
         return tag
 
     def _run_options(self, volume: str) -> list[str]:
+        # the volume is made with the container, and never without our marks
+        labels = [f"volume-label={key}={value}" for key, value in self.marks().items()]
         options = [
             *["--name", self._name, "--hostname", self.machine.name, "--network", self.options.network],
-            *["--volume", f"{volume}:/var/lib/docker", "--env", "container=docker"],
+            *["--mount", ",".join([f"type=volume,source={volume},target=/var/lib/docker", *labels])],
+            *["--env", "container=docker"],
             *["--stop-signal", "SIGRTMIN+3"],  # systemd's "power off"
             *["--tmpfs", "/run:exec", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec"],  # noqa: S108
             *_privileges(
@@ -292,16 +293,14 @@ def _described(docker: Callable[..., str], ids: list[str]) -> list[dict[str, Any
     return []
 
 
-def _docker(engine: str, *words: str, data: bytes | None = None, patience: float = PATIENCE) -> str:
+def _docker(engine: str, *words: str, data: bytes = b"", patience: float = PATIENCE, long: bool = False) -> str:
     """Run the docker client against this engine, whatever DOCKER_HOST or context the user's shell points to."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")}
     if "DOCKER_CONFIG" in os.environ:
         environment["DOCKER_CONFIG"] = os.environ["DOCKER_CONFIG"]
     command = ["docker", "--host", engine, *words]
     try:
-        result = subprocess.run(
-            command, input=data or b"", capture_output=True, check=False, env=environment, timeout=patience
-        )
+        result = programs.run(command, data=data, environment=environment, patience=patience, long=long)
     except FileNotFoundError:
         raise DriverError("the docker client is not installed", "apt-get install docker.io") from None
     except subprocess.TimeoutExpired:

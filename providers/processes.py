@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -32,12 +33,14 @@ def gone(*mark: str, patience: float) -> bool:
 
 
 def kill(*mark: str) -> None:
-    """Kill every process with the mark and wait until it is gone."""
-    with _pinned(mark) as descriptors:
-        for descriptor in descriptors:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            select.select([descriptor], [], [], PATIENCE)
+    """Kill every process with the mark, those that it starts meanwhile too, and wait until none is left."""
+    deadline = time.monotonic() + PATIENCE
+    while find(*mark) and time.monotonic() < deadline:
+        with _pinned(mark) as descriptors:
+            for descriptor in descriptors:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                select.select([descriptor], [], [], PATIENCE)
 
 
 @contextmanager

@@ -12,13 +12,13 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from machinekit import programs
 from machinekit.errors import DeadlineError, DriverError, PreCheckError
 from machinekit.machine import Birth, Image, Instance, Machine, State
 from machinekit.provider import ENGINE_PORT, Capabilities, Check, Driver, Level, Options, option
@@ -190,17 +190,17 @@ class Qemu(Driver[QemuOptions]):
         draft = self.directory / f".{DISK}.draft"
         kind = "raw" if base.suffix == ".raw" else "qcow2"
         command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", BASE, draft.name, self.options.disk]
-        result = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, check=False)
+        result = programs.run(command, cwd=self.directory, long=True)
         if result.returncode != 0:
-            raise DriverError(f"qemu-img cannot make the disk: {result.stderr.strip()}", "check the disk's space")
+            said = result.stderr.decode(errors="replace").strip()
+            raise DriverError(f"qemu-img cannot make the disk: {said}", "check the disk's space")
         _keep(draft, self.directory / DISK)
 
     def _launch(self, ports: dict[int, int]) -> str:
         """Start QEMU, which binds the ports itself (0: any free one) before it goes on; returns its complaint."""
-        result = subprocess.run(
-            self._command(ports), cwd=self.directory, capture_output=True, text=True, check=False, timeout=60
-        )
-        return result.stderr.strip() or f"exit code {result.returncode}" if result.returncode else ""
+        result = programs.run(self._command(ports), cwd=self.directory, patience=60, stays=True)
+        said = result.stderr.decode(errors="replace").strip()
+        return said or f"exit code {result.returncode}" if result.returncode else ""
 
     def _command(self, ports: dict[int, int]) -> list[str]:
         kvm = self.options.accel != "tcg" and not _no_kvm()
@@ -236,8 +236,8 @@ def _marked(words: list[str]) -> Machine | None:
 
 
 def _version(program: str) -> str:
-    result = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=60)
-    return result.stdout.partition("\n")[0].partition("(")[0].strip() or f"{program} is installed"
+    said = programs.run([program, "--version"], patience=60).stdout.decode(errors="replace")
+    return said.partition("\n")[0].partition("(")[0].strip() or f"{program} is installed"
 
 
 def _no_kvm() -> str:
@@ -267,7 +267,10 @@ def _link(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
     except OSError:  # another file system
-        subprocess.run(["cp", "--sparse=always", source, target], check=True)
+        copied = programs.run(["cp", "--sparse=always", source, target], long=True)
+        if copied.returncode != 0:
+            said = copied.stderr.decode(errors="replace").strip()
+            raise DriverError(f"cannot copy the image: {said}", "check the disk's space") from None
 
 
 def _forward(text: str) -> str:

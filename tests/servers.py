@@ -43,6 +43,11 @@ class Server:
         """The free port that it got."""
         return int(self._listener.getsockname()[1])
 
+    @property
+    def connections(self) -> int:
+        """How many came so far."""
+        return len(self._open)
+
     def __enter__(self) -> Self:
         self._threads[0].start()
         return self

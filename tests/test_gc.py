@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from filelock import FileLock
 from machinekit.providers.none import NoneOptions
 
-from machinekit import dockercontext, gc, lifecycle
+from machinekit import dockercontext, gc, lifecycle, locks
 from machinekit.create import create
 from machinekit.errors import DriverError, LockedError, StoreError
 from machinekit.machine import Machine
@@ -194,10 +193,10 @@ def test_leftovers_of_killed_commands(store: Store, machine: Machine) -> None:
 def test_a_draft_of_an_image_that_is_being_built(store: Store) -> None:
     draft = store.images / "disk" / ".draft-debian-12-abc_d123"
     draft.mkdir(parents=True)
-    with FileLock(draft.with_name(".lock-debian-12")):
+    with locks.held(draft.with_name(".lock-debian-12"), "it", "build", patience=0):
         assert gc.find(store, {}).garbage == []
     found = gc.find(store, {}).garbage
-    with FileLock(draft.with_name(".lock-debian-12")):
+    with locks.held(draft.with_name(".lock-debian-12"), "it", "build", patience=0):
         gc.remove(store, found[0])
         assert draft.exists()
     gc.remove(store, found[0])

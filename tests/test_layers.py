@@ -19,11 +19,11 @@ LAYERS = (
     ("cli", "__main__"),
     ("create", "lifecycle", "collect", "converge", "certificates", "doctor", "checkup", "gc", "images", "work"),
     ("spec", "engine", "service", "keys", "client", "render", "cloudinit"),
-    ("drivers", "ssh", "store", "locks", "files", "dockerapi", "dockercontext"),
-    ("provider", "machine", "errors", "__init__"),
+    ("drivers", "ssh", "store", "files", "dockerapi", "dockercontext"),
+    ("provider", "machine", "programs", "locks", "errors", "__init__"),
 )
 DEPTH = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
-CONTRACT = {"machinekit.provider", "machinekit.machine", "machinekit.errors"}
+CONTRACT = {f"machinekit.{module}" for module in ("provider", "machine", "programs", "locks", "errors")}
 MODULES = sorted(CORE.rglob("*.py"))
 
 

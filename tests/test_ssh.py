@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import paramiko
@@ -169,6 +173,45 @@ def test_half_a_script_runs_nothing(tmp_path: Path) -> None:
     script = f"machinekit() {{\necho {ssh.STARTED}\ntouch {tmp_path}/touched\n"
     subprocess.run(["sh", "-s"], input=script, text=True, check=False, capture_output=True)
     assert not (tmp_path / "touched").exists()
+
+
+def test_two_scripts_never_run_at_once(host: ssh.Host, tmp_path: Path) -> None:
+    """As when a create goes on while the script of one that was killed still runs."""
+    script = f"mkdir {tmp_path}/alone; sleep 0.2; rmdir {tmp_path}/alone"
+    connections = [ssh.connect(host) for _ in range(3)]
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(lambda each: each.run(f"set -e; {script}", patience=60), connections)) == [[], [], []]
+    for each in connections:
+        each.close()
+
+
+def test_a_script_that_does_not_end_is_named(connection: ssh.Connection) -> None:
+    folder = os.open("/run", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with pytest.raises(RemoteError, match="an earlier script still runs on root@"):
+            connection.run("true", patience=2)
+    finally:
+        os.close(folder)
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox sh"])
+def test_what_a_script_leaves_running_keeps_nobody_waiting(tmp_path: Path, shell: str) -> None:
+    def run(channel: paramiko.Channel, command: str) -> None:
+        result = subprocess.run([*shell.split(), "-s"], input=script_of(channel), capture_output=True, check=False)
+        channel.sendall(result.stdout + result.stderr)
+        channel.send_exit_status(result.returncode)
+
+    if not shutil.which(shell.partition(" ")[0]):
+        pytest.skip(f"there is no {shell} here")
+    with SshServer(run) as server:
+        connection = ssh.connect(server.host(tmp_path))
+        (pid,) = connection.run("sleep 600 >/dev/null 2>&1 & echo $!", patience=20)
+        try:
+            assert connection.run("echo next", patience=20) == ["next"]
+        finally:
+            os.kill(int(pid), signal.SIGKILL)
+            connection.close()
 
 
 def refused(host: ssh.Host, kind: type[ConnectError]) -> ConnectError:

@@ -7,9 +7,10 @@ call `env` and `config` many times, and every import counts there.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
-from machinekit.cli.command import INTERRUPTED, Parser, report, unexpected
+from machinekit.cli.command import Parser, report, unexpected
 from machinekit.errors import MachinekitError, UsageError
 
 TYPE_CHECKING = False  # see cli/command.py
@@ -53,6 +54,10 @@ def main(argv: list[str] | None = None) -> int:
     `gc` has one of its own, 4.
     """
     arguments = sys.argv[1:] if argv is None else argv
+    # a command that only looks ends at once; those that change something catch signals themselves (cli/leaving.py)
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         if "_ARGCOMPLETE" in os.environ:
             from machinekit.cli.completion import complete
@@ -77,14 +82,13 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except MachinekitError as error:
         return report(error)
-    except KeyboardInterrupt:
-        print("machinekit: interrupted", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; let the exit be quiet
         return 1
     except OSError as error:
         return report(unexpected(error))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def parser_for(name: str | None, words: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -144,4 +148,3 @@ def _show_debug() -> None:
     import logging
 
     logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("filelock").setLevel(logging.WARNING)

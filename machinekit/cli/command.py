@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from machinekit.store import Store
 
 DEFAULT_MACHINE = "default"
-INTERRUPTED = 130  # the exit code after Ctrl-C
 
 
 def report(error: MachinekitError, machine: str = "") -> int:

@@ -55,7 +55,7 @@ class Create(Command):
             )
             return f"ready at {store.read(name)['url']} ({told(changes)})"
 
-        code = each(names, verb, stream=sys.stderr if args.json else sys.stdout)
+        code = each(store, names, verb, stream=sys.stderr if args.json else sys.stdout)
         if args.json:
             import json
 

@@ -82,13 +82,15 @@ def _list(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     from machinekit import images
+    from machinekit.cli.leaving import leaving
 
     name = args.name
     if args.engine and not name.endswith(images.WITH_ENGINE):
         name += images.WITH_ENGINE
     library, kind = images.Images(store_of(args).images), _kind(args)
     old = library.find(kind, name)
-    library.build(kind, name, lambda text: print(text, flush=True))
+    with leaving(lambda: [f"the image {name} is not built; the same command starts anew"]):
+        library.build(kind, name, lambda text: print(text, flush=True))
     if old:
         _forget(args.driver, old)
     return 0

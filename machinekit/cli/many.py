@@ -1,23 +1,25 @@
-"""Run a verb on several machines at once and report each."""
+"""Run a verb on several machines at once and report each as soon as it is done."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NoReturn, TextIO
+from typing import TextIO
 
-from machinekit.cli.command import INTERRUPTED, report, unexpected
+from machinekit.cli.command import report, unexpected
+from machinekit.cli.leaving import leaving, state_of
 from machinekit.cli.progress import progress
 from machinekit.errors import MachinekitError
+from machinekit.store import Store
 from machinekit.work import Progress
 
 PARALLEL = 16
 
 
 def each(
+    store: Store,
     names: list[str],
     verb: Callable[[str, Progress], str],
     *,
@@ -27,34 +29,33 @@ def each(
 
     Progress and results go to `stream`, stdout if none is given. Returns the exit code: the highest of all.
     """
+    lock = threading.Lock()
+    open_ends = list(names)
 
-    def call(name: str) -> tuple[str, str | MachinekitError]:
+    def call(name: str) -> int:
         try:
-            return name, verb(name, shown)
+            said = verb(name, shown)
         except MachinekitError as error:
-            return name, error
+            return ended(name, error)
         except (OSError, subprocess.SubprocessError) as error:
-            return name, unexpected(error)
+            return ended(name, unexpected(error))
+        return ended(name, said)
 
-    code = 0
-    with progress(stream) as shown, ThreadPoolExecutor(PARALLEL) as pool:
-        try:
-            outcomes = list(pool.map(call, names))
-        except KeyboardInterrupt:
-            _leave(names)
-    for name, outcome in outcomes:
-        if isinstance(outcome, str):
-            print(f"{name}: {outcome}", file=stream)
-        else:
-            code = max(code, report(outcome, name))
-    return code
+    def ended(name: str, outcome: str | MachinekitError) -> int:
+        with lock:
+            open_ends.remove(name)
+            if isinstance(outcome, str):
+                shown.end(name, outcome)
+                return 0
+            shown.end(name)
+            return report(outcome, name)
 
-
-def _leave(names: list[str]) -> NoReturn:
-    """End at once, whatever the threads are doing: everything is made to be killed at any moment."""
-    print(f"machinekit: interrupted; the same command goes on with {', '.join(names)}, rm removes", file=sys.stderr)
-    sys.stdout.flush()
-    os._exit(INTERRUPTED)
+    with (
+        progress(stream) as shown,
+        leaving(lambda: [state_of(store, name) for name in open_ends], shown.stop),
+        ThreadPoolExecutor(PARALLEL) as pool,
+    ):
+        return max(pool.map(call, names), default=0)
 
 
 def told(changes: list[str]) -> str:

@@ -21,7 +21,7 @@ class _Power(Command):
         from machinekit.cli.many import each, told
 
         store, verb = store_of(args), getattr(lifecycle, self.verb)
-        return each(known_names_of(args), lambda name, progress: told(verb(store, name, progress)))
+        return each(store, known_names_of(args), lambda name, progress: told(verb(store, name, progress)))
 
 
 class Start(_Power):

@@ -31,6 +31,14 @@ class PlainProgress:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         pass
 
+    def stop(self) -> None:
+        """There is nothing to take away."""
+
+    def end(self, machine: str, outcome: str = "") -> None:
+        """Print what came of it."""
+        if outcome:
+            self.note(machine, outcome)
+
     def step(self, machine: str, text: str) -> None:
         """Print it."""
         self._current[machine] = text
@@ -70,7 +78,20 @@ class LiveProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the display away, and give the terminal its cursor back."""
         self._progress.stop()
+
+    def end(self, machine: str, outcome: str = "") -> None:
+        """Take the machine's line away and leave what came of it."""
+        with self._lock:
+            task = self._tasks.pop(machine, None)
+        if task is not None:
+            self._progress.remove_task(task)
+        if outcome:
+            self.note(machine, outcome)
 
     def step(self, machine: str, text: str) -> None:
         """Show it as the machine's present step."""

@@ -23,7 +23,7 @@ class Provision(Command):
         from machinekit.cli.many import each, told
 
         store = store_of(args)
-        return each(known_names_of(args), lambda name, shown: told(lifecycle.provision(store, name, shown)))
+        return each(store, known_names_of(args), lambda name, shown: told(lifecycle.provision(store, name, shown)))
 
 
 class RegenerateCerts(Command):
@@ -49,4 +49,4 @@ class RegenerateCerts(Command):
         def verb(name: str, shown: Progress) -> str:
             return told(lifecycle.regenerate_certs(store, name, shown, client=args.client_certs))
 
-        return each(names, verb)
+        return each(store, names, verb)

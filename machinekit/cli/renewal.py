@@ -38,7 +38,7 @@ def renew_due(args: argparse.Namespace) -> None:
             except LockedError as error:
                 return f"its certificates are due; {error.message}"
 
-        each(due, verb, stream=sys.stderr)
+        each(store, due, verb, stream=sys.stderr)
 
 
 def _is_due(store: Store, name: str) -> bool:

@@ -46,4 +46,4 @@ class Rm(Command):
             lifecycle.remove(store, name, shown, force=args.force, restore=args.restore)
             return "removed"
 
-        return each(names, verb)
+        return each(store, names, verb)

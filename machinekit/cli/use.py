@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from machinekit.cli.command import Command, known, machine_argument, store_of
+from machinekit.cli.command import Command, machine_argument, store_of
 
 
 class Use(Command):
@@ -21,13 +21,10 @@ class Use(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Write it, after the engine has answered."""
-        from machinekit import dockerapi, dockercontext
+        from machinekit import lifecycle
+        from machinekit.cli.progress import PlainProgress
 
-        store = store_of(args)
-        machine = store.load(args.name)
-        certificates = store.directory(args.name) if machine.tls else None
-        dockerapi.ping(known(machine.url, args.name), certificates)
-        dockercontext.use(args.name, machine.uid, machine.url, certificates, machine.store)
+        lifecycle.use(store_of(args), args.name, PlainProgress(sys.stderr))
         print(f"docker now talks to {args.name} (context {args.name})")
         if "DOCKER_HOST" in os.environ or "DOCKER_CONTEXT" in os.environ:
             print(

@@ -35,13 +35,13 @@ def test_verbs_on_several_machines(cli: Cli, cloud: FakeCloud, command: str, bef
         instance.state = before
     result = cli(command, "a", "b", "a")
     assert (result.code, result.err) == (0, "")
-    assert result.out.splitlines()[-2:] == [f"a: {said}", f"b: {said}"]
+    assert {f"a: {said}", f"b: {said}"} <= set(result.out.splitlines())
 
 
 def test_one_failure_does_not_stop_the_others(cli: Cli, made: Machine, adopted: Machine, cloud: FakeCloud) -> None:
     result = cli("stop", "node1", "fake1")
     assert result.code == 1
-    assert result.out.splitlines()[-1] == "fake1: stopped"
+    assert "fake1: stopped" in result.out.splitlines()
     assert 'machinekit: "node1" cannot be powered on or off' in result.err
     cloud.failing.add("find")
     result = cli("start", "fake1")
@@ -52,7 +52,7 @@ def test_one_failure_does_not_stop_the_others(cli: Cli, made: Machine, adopted: 
 def test_rm(cli: Cli, store: Store, made: Machine, adopted: Machine, cloud: FakeCloud, words: list[str]) -> None:
     result = cli("rm", *words, "fake1", "node1")
     assert (result.code, result.err) == (0, "")
-    assert result.out.splitlines()[-2:] == ["fake1: removed", "node1: removed"]
+    assert {"fake1: removed", "node1: removed"} <= set(result.out.splitlines())
     assert (store.names(), cloud.instances, cloud.disks) == ([], {}, {})
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 
@@ -15,7 +14,6 @@ import machinekit
 from machinekit import cli as command_line
 from machinekit.store import Store
 from tests.conftest import Cli, Result
-from tests.servers import Server, silent
 
 EXAMPLES = [
     (name, words[1:])
@@ -148,24 +146,3 @@ def test_a_reader_that_leaves_is_no_error(store: Store) -> None:
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout == "a-rather-long-name-0\n"
     assert result.stderr == ""
-
-
-def test_ctrl_c_ends_at_once(store: Store) -> None:
-    """While a thread waits for a server that never says anything."""
-    with Server(silent) as server:
-        words = ["create", "-d", "generic", "--generic-ip-address", "127.0.0.1", "--generic-ssh-port", str(server.port)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "machinekit", *words, "node1"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "Waiting for SSH" in line:
-                break
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=5)
-    assert process.returncode == 130
-    assert "interrupted; the same command goes on with node1" in said

@@ -32,7 +32,10 @@ class FakeInstance:
 
 @dataclass
 class FakeCloud:
-    """Everything at the provider. `failing` requests have no effect; `dying` ones have it and kill their caller, once.
+    """Everything at the provider.
+
+    `failing` requests have no effect; `lost` ones have it and fail, once; `dying` ones have it and kill their caller,
+    once.
 
     Instances are by uid, disks by name with their marks.
     """
@@ -44,6 +47,7 @@ class FakeCloud:
     calls: Counter[str] = field(default_factory=Counter)
     failing: set[str] = field(default_factory=set)
     failing_once: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
     dying: set[str] = field(default_factory=set)
 
     @contextmanager
@@ -56,6 +60,9 @@ class FakeCloud:
             self.failing_once.discard(name)
             raise DriverError(f"the provider refuses to {name}")
         yield
+        if name in self.lost:
+            self.lost.discard(name)
+            raise DriverError(f"the answer to {name} was lost")
         if name in self.dying:
             self.dying.discard(name)
             raise Killed(name)

@@ -25,7 +25,8 @@ def driver(**options: Any) -> Any:
 @pytest.mark.parametrize(
     ("options", "has"),
     [
-        ({}, ["--name node1-01234567", "--hostname node1", "--network bridge", "--volume vol:/var/lib/docker"]),
+        ({}, ["--name node1-01234567", "--hostname node1", "--network bridge"]),
+        ({}, ["--mount type=volume,source=vol,target=/var/lib/docker,volume-label=machinekit.uid=0123456789,"]),
         ({"network": "lab"}, ["--network lab"]),
         ({"publish": ("8080:80",)}, ["--publish 127.0.0.1:8080:80"]),
         ({"publish": ("0.0.0.0:8080:80",)}, ["--publish 0.0.0.0:8080:80"]),
