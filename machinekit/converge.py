@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tenacity
 
-from machinekit import certificates, dockerapi, dockercontext, engine, service
+from machinekit import certificates, dockerapi, dockercontext, engine, packages, service
 from machinekit.errors import DeadlineError, EngineError, GoneError, PreCheckError, RemoteError
 from machinekit.machine import Instance, Phase, State
 from machinekit.store import KNOWN_HOSTS
@@ -70,10 +72,14 @@ def install_engine(work: Work) -> None:
 
     The lines above are the package manager's; mend what they name and create again.
     """
-    if engine.installed(work.spec, work.facts):
+    if packages.installed(work.spec, work.facts):
+        _keep_engine(work)
         return
-    script = engine.install_script(work.spec, work.facts)
-    work.facts = engine.parse_facts(work.connected().run(script, patience=INSTALL))
+    version = ""
+    if work.spec.version:
+        version = packages.choose(work.spec.version, ask_versions(work), packages.what(work.spec, work.facts))
+    script = packages.install_script(work.spec, work.facts, version, held=bool(version)) + engine.probe_script()
+    work.facts = engine.parse_facts(work.connected().run(script, patience=INSTALL, heard=waiting(work)))
     if not work.facts.dockerd:
         raise EngineError("the engine's installation ended well but left no dockerd", "try another --engine source")
     work.changed.append("engine installed")
@@ -100,6 +106,36 @@ def agree_to_changes(work: Work) -> None:
             raise PreCheckError("not agreed", "nothing was changed")
     machine.done.append(step)
     work.save()
+
+
+def ask_versions(work: Work) -> packages.Offers:
+    """The versions of the engine's package that the host can have."""
+    script = packages.offers_script(work.spec, work.facts)
+    return packages.parse_offers(work.connected().run(script, patience=INSTALL, heard=waiting(work)))
+
+
+def waiting(work: Work) -> Callable[[str], None]:
+    """Tells what a script waits for, when it says so."""
+
+    def heard(line: str) -> None:
+        if line.startswith("machinekit:waiting="):
+            work.note(f"waiting {line.partition('=')[2]}")
+
+    return heard
+
+
+def _keep_engine(work: Work) -> None:
+    """Say that the engine on the host is another than was asked for; raises EngineError for a new machine's version."""
+    if departure := packages.departure(work.spec, work.facts):
+        name = work.machine.name
+        if work.machine.phase is Phase.READY:
+            work.note(f"{departure}; machinekit upgrade {name} changes that" if work.spec.version else departure)
+        elif work.spec.version:
+            raise EngineError(
+                departure, f"create it without --engine-version, then: machinekit upgrade --to VERSION {name}"
+            )
+        else:
+            work.note(f"{departure}; it stays as it is")
 
 
 def configure_engine(work: Work) -> None:

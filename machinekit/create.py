@@ -159,7 +159,7 @@ def _copy_certificates(work: Work) -> None:
 
 
 def _image_name(work: Work) -> str:
-    baked = images.WITH_ENGINE if work.spec.engine == "distro" else ""
+    baked = images.WITH_ENGINE if work.spec.engine == "distro" and not work.spec.version else ""
     return work.driver.image or images.DEFAULT + baked
 
 

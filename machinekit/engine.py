@@ -6,12 +6,11 @@ import base64
 import binascii
 import hashlib
 import json
-import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
 from machinekit import service
-from machinekit.errors import EngineError, UsageError
+from machinekit.errors import EngineError
 from machinekit.render import render, static
 from machinekit.spec import Spec
 
@@ -20,13 +19,6 @@ ORIGINAL = "/etc/docker/daemon.json.before-"  # and the machine's uid: what was 
 CA = "/etc/docker/ca.pem"
 CERT = "/etc/docker/server.pem"
 KEY = "/etc/docker/server-key.pem"
-
-# Docker's repository and the fingerprint of the key that signs it: https://docs.docker.com/engine/install/debian/
-REPOSITORY = "https://download.docker.com/linux"
-FINGERPRINT = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
-
-# Which template serves a system: by os-release ID, then by each word of ID_LIKE.
-FAMILIES = {"debian": "debian", "ubuntu": "debian"}
 
 # Settings that cannot be exchanged under running containers: where they and their network are.
 UNDERFOOT = ("bip", "bridge", "containerd", "data-root", "exec-root", "fixed-cidr", "storage-driver", "userns-remap")
@@ -56,6 +48,7 @@ class Facts:
     os_version: str = ""
     init: str = ""
     dockerd: str = ""
+    package: str = ""  # the one that the engine came in, and its version
     active: str = "no"
     containers: str = "0"  # that run
     exec_start: str = ""
@@ -108,39 +101,6 @@ def parse_facts(lines: list[str]) -> Facts:
         elif isinstance(getattr(Facts, key, None), str):  # the fields that are texts, and nothing else
             setattr(facts, key, value)
     return facts
-
-
-def install_script(spec: Spec, facts: Facts) -> str:
-    """The script that installs the engine and then probes again.
-
-    Raises UsageError when the system is not one we know how to serve.
-    """
-    if spec.engine == "script":
-        script = render("engine/script.sh.j2", url=spec.install_url)
-    else:
-        system = next((name for name in (facts.os_id, *facts.os_like.split()) if name in FAMILIES), "")
-        if not system:
-            raise UsageError(
-                f"no engine packages are known for {facts.system} (os-release: ID={facts.os_id!r}, "
-                f"ID_LIKE={facts.os_like!r})",
-                "install the engine yourself and use --engine none, or give --engine script with a URL",
-            )
-        template = f"engine/{spec.engine}/{FAMILIES[system]}.sh.j2"
-        script = render(template, repository=f"{REPOSITORY}/{system}", fingerprint=FINGERPRINT)
-    proxies = [
-        f"export {key}={shlex.quote(value)}" for name, value in spec.proxies.items() for key in (name, name.lower())
-    ]
-    script = "\n".join([*proxies, script])
-    # the marker outlives an installation that is cut off, whose half-unpacked dockerd is no engine
-    marker = "mkdir -p /var/lib/machinekit\n: >/var/lib/machinekit/installing\n"
-    return f"set -e\n{marker}( {script})\nrm -r /var/lib/machinekit\n{probe_script()}"
-
-
-def installed(spec: Spec, facts: Facts) -> bool:
-    """Whether the engine is there; raises EngineError when it should be and is not."""
-    if spec.engine == "none" and not facts.dockerd:
-        raise EngineError("there is no dockerd on the host, and --engine none installs none", "install one first")
-    return bool(facts.dockerd)
 
 
 def wanted_files(
@@ -221,8 +181,11 @@ def to_change(files: list[File], facts: Facts) -> list[File]:
     return [file for file in files if there.get(file.path) != _digest(file)]
 
 
-def configure_script(files: list[File], facts: Facts, uid: str) -> str:
-    """The script that puts the files in place and restarts the engine, or puts everything back."""
+def configure_script(files: list[File], facts: Facts, uid: str, install: str = "", back: str = "") -> str:
+    """The script that puts the files in place and restarts the engine, or puts everything back.
+
+    `install`, a script of `packages`, runs before the restart, and `back` when the engine does not come up after it.
+    """
     before = _settings(facts.daemon_json)
     after = next((json.loads(file.content or b"{}") for file in files if file.path == DAEMON_JSON), before)
     live_before, live_after = (settings.get("live-restore") is True for settings in (before, after))
@@ -241,6 +204,8 @@ def configure_script(files: list[File], facts: Facts, uid: str) -> str:
         live_after=json.dumps(live_after),
         fixed=f"{fixed} cannot change under them" if fixed else "",
         dockerd=facts.dockerd,
+        install=install,
+        back=back,
     )
 
 

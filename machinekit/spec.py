@@ -70,6 +70,13 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute()) if path else ""
 
 
+def _fingerprint(text: str) -> str:
+    digits = "".join(text.split()).upper()
+    if digits and not re.fullmatch("[0-9A-F]{40}", digits):
+        raise ValueError(f"{text!r} is not the 40 hexadecimal digits of a key's fingerprint")
+    return digits
+
+
 def _proxy(url: str) -> str:
     if not url:
         return url
@@ -94,6 +101,7 @@ def _separated(values: tuple[str, ...]) -> tuple[str, ...]:
 
 Proxy = Annotated[str, AfterValidator(_proxy)]
 Hosts = Annotated[tuple[str, ...], AfterValidator(_separated)]
+Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 File = Annotated[str, AfterValidator(_absolute)]
 Pairs = Annotated[tuple[str, ...], AfterValidator(_pairs)]
 DockerdOptions = Annotated[Pairs, AfterValidator(_dockerd_options)]
@@ -111,6 +119,19 @@ class Spec(BaseModel):
         description="where the engine comes from: distro, docker, script or none",
     )
     install_url: str = Field(default="", description="the script to install the engine with (--engine script)")
+    version: str = Field(
+        default="",
+        pattern=r"^([0-9][0-9A-Za-z.:~+_-]*)?$",
+        description="exact version, held against upgrades, such as 29.1.2 (--engine docker or distro)",
+    )
+    repository: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s'\"]+)?$",
+        description="base URL of a mirror of Docker's repository (--engine docker)",
+    )
+    key_fingerprint: Fingerprint = Field(
+        default="", description="the fingerprint of the key that signs such a mirror, if not Docker's (--engine docker)"
+    )
     opts: DockerdOptions = Field(default=(), description="dockerd option, name=value, the value JSON or text")
     labels: Pairs = Field(default=(), description="engine label, name=value")
     env: Lines = Field(default=(), description="engine environment, NAME=value")
@@ -137,6 +158,10 @@ class Spec(BaseModel):
             raise ValueError("an install URL goes with --engine script")
         if self.engine == "script" and not self.install_url:
             raise ValueError("--engine script needs --engine-install-url")
+        if self.version and self.engine not in ("distro", "docker"):
+            raise ValueError("--engine-version goes with --engine distro or docker")
+        if (self.repository or self.key_fingerprint) and self.engine != "docker":
+            raise ValueError("--engine-repository and --engine-key-fingerprint go with --engine docker")
         if bool(self.tls_ca_cert) is not bool(self.tls_ca_key):
             raise ValueError("--tls-ca-cert and --tls-ca-key go together")
         if self.no_proxy and not self.proxy:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machinekit import engine, service
+from machinekit import engine, packages, service
 from machinekit.engine import Facts, File
-from machinekit.errors import EngineError, UsageError
+from machinekit.errors import EngineError
 from machinekit.spec import Spec
 
 UNIX = "unix:///var/run/docker.sock"
@@ -278,49 +278,6 @@ def test_an_empty_settings_file_is_no_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("os_id", "os_like", "engine_", "has"),
-    [
-        ("debian", "", "docker", "repository=https://download.docker.com/linux/debian\n"),
-        ("ubuntu", "debian", "docker", "repository=https://download.docker.com/linux/ubuntu\n"),
-        ("raspbian", "debian", "docker", "repository=https://download.docker.com/linux/debian\n"),
-        ("linuxmint", "ubuntu debian", "docker", "repository=https://download.docker.com/linux/ubuntu\n"),
-        ("debian", "", "distro", "docker.io"),
-        ("neon", "ubuntu debian", "distro", "docker.io"),
-    ],
-)
-def test_the_script_for_a_system(os_id: str, os_like: str, engine_: str, has: str) -> None:
-    script = engine.install_script(Spec(engine=engine_), Facts(os_id=os_id, os_like=os_like))  # type: ignore[arg-type]
-    assert has in script
-    assert script.endswith(engine.probe_script())
-
-
-@pytest.mark.parametrize("engine_", ["docker", "distro"])
-def test_an_unknown_system_is_named(engine_: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        engine.install_script(Spec(engine=engine_), Facts(os_id="plan9", os_like="unix"))  # type: ignore[arg-type]
-    assert "no engine packages are known for plan9 (os-release: ID='plan9', ID_LIKE='unix')" in caught.value.message
-    assert "--engine none" in caught.value.hint
-
-
-def test_a_users_script_needs_no_known_system() -> None:
-    script = engine.install_script(Spec(engine="script", install_url="https://x.test/$(id)'"), Facts(os_id="plan9"))
-    assert """url='https://x.test/$(id)'"'"''""" in script
-
-
-@pytest.mark.parametrize(
-    ("engine_", "dockerd", "there"),
-    [("distro", "", False), ("distro", "/usr/sbin/dockerd", True), ("none", "/usr/bin/dockerd", True)],
-)
-def test_installed(engine_: str, dockerd: str, there: bool) -> None:
-    assert engine.installed(Spec(engine=engine_), Facts(dockerd=dockerd)) is there  # type: ignore[arg-type]
-
-
-def test_no_engine_where_none_is_installed_is_an_error() -> None:
-    with pytest.raises(EngineError, match="no dockerd on the host"):
-        engine.installed(Spec(engine="none"), Facts())
-
-
-@pytest.mark.parametrize(
     "line", ["machinekit:system=x", "machinekit:files=x", "machinekit:__class__=x", "machinekit:x=y"]
 )
 def test_a_host_can_only_tell_facts(line: str) -> None:
@@ -437,7 +394,7 @@ def test_a_change_that_was_cut_off_starts_from_what_it_found() -> None:
 
 def test_a_proxy_reaches_packages_and_the_engine() -> None:
     spec = Spec(proxy="http://proxy.test:3128", no_proxy=(".corp,10.0.0.0/8",), env=("NO_PROXY=mine",))
-    script = engine.install_script(spec, Facts(os_id="debian"))
+    script = packages.install_script(spec, Facts(os_id="debian"))
     direct = "localhost,127.0.0.1,::1,.corp,10.0.0.0/8"
     for name, value in (("http_proxy", "http://proxy.test:3128"), ("NO_PROXY", direct), ("no_proxy", direct)):
         assert f"export {name}={value}\n" in script

@@ -17,8 +17,20 @@ PROVIDERS = ROOT / "providers"
 # From the top: a module imports from its own layer or from below. docs/architecture.md has the reasons.
 LAYERS = (
     ("cli", "__main__"),
-    ("create", "lifecycle", "collect", "converge", "certificates", "doctor", "checkup", "gc", "images", "work"),
-    ("spec", "engine", "service", "keys", "client", "render", "cloudinit"),
+    (
+        "create",
+        "lifecycle",
+        "upgrade",
+        "collect",
+        "converge",
+        "certificates",
+        "doctor",
+        "checkup",
+        "gc",
+        "images",
+        "work",
+    ),
+    ("spec", "engine", "packages", "service", "keys", "client", "render", "cloudinit"),
     ("drivers", "ssh", "store", "files", "dockerapi", "dockercontext"),
     ("provider", "machine", "programs", "locks", "errors", "__init__"),
 )

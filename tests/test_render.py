@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import machinekit
-from machinekit import cloudinit, engine, service
+from machinekit import cloudinit, engine, packages, service
 from machinekit.engine import Facts, File
 from machinekit.render import render, static
 from machinekit.spec import Spec
@@ -24,24 +24,38 @@ from machinekit.spec import Spec
 GOLDEN = Path(__file__).with_name("golden")
 TEMPLATES = Path(machinekit.__path__[-1]) / "templates"
 DEBIAN = Facts(os_id="debian", os_version="12", dockerd="/usr/sbin/dockerd")
+ALPINE = Facts(os_id="alpine", os_version="3.22.1", init="openrc")
+SLES = Facts(os_id="sles", os_like="suse", os_version="15.7")
 NASTY = 'it\'s "$(id)" `id` {{ 7 }} {% raw %} \\ end'
 FILES = [
     File(engine.KEY, b"a key\n", "0600"),
     File(engine.DAEMON_JSON, b'{"debug": true}\n'),
     File(f"/etc/a place/{NASTY}", b"\x00\xff"),
 ]
-# a quoted value may look like something to expand
-SHELLCHECK = ["shellcheck", "-s", "sh", "-S", "style", "-e", "SC2016"]
+# a quoted value may look like something to expand; not every script needs every function of what it is built on
+SHELLCHECK = ["shellcheck", "-s", "sh", "-S", "style", "-e", "SC2016,SC2317"]
 
 SCRIPTS: dict[str, Callable[[], str]] = {
     "probe.sh": engine.probe_script,
     "start.sh": engine.start_script,
-    "install-docker-debian.sh": lambda: engine.install_script(Spec(engine="docker"), DEBIAN),
-    "install-distro-debian.sh": lambda: engine.install_script(Spec(engine="distro"), DEBIAN),
-    "install-script.sh": lambda: engine.install_script(
+    "install-script.sh": lambda: packages.install_script(
         Spec(engine="script", install_url="https://x.test/i.sh"), DEBIAN
     ),
-    "install-script-nasty.sh": lambda: engine.install_script(Spec(engine="script", install_url=NASTY), DEBIAN),
+    "install-script-nasty.sh": lambda: packages.install_script(Spec(engine="script", install_url=NASTY), DEBIAN),
+    "install-distro-debian.sh": lambda: packages.install_script(Spec(), DEBIAN),
+    "install-distro-fedora.sh": lambda: packages.install_script(Spec(), Facts(os_id="fedora")),
+    "install-distro-sles.sh": lambda: packages.install_script(Spec(), SLES, "28.3.3_ce-150000.230.1", held=True),
+    "install-distro-alpine.sh": lambda: packages.install_script(Spec(), ALPINE, "28.3.3-r2", held=True),
+    "install-docker-debian.sh": lambda: packages.install_script(Spec(engine="docker"), DEBIAN),
+    "install-docker-rocky.sh": lambda: packages.install_script(
+        Spec(engine="docker"), Facts(os_id="rocky"), "28.0.1-1.el9", held=True
+    ),
+    "install-docker-nasty.sh": lambda: packages.install_script(
+        Spec.model_construct(engine="docker", repository=NASTY, key_fingerprint=NASTY), DEBIAN, NASTY, held=True
+    ),
+    "offers-docker-debian.sh": lambda: packages.offers_script(Spec(engine="docker"), DEBIAN),
+    "offers-distro-alpine.sh": lambda: packages.offers_script(Spec(), ALPINE),
+    "configure-upgrade.sh": lambda: engine.configure_script([], DEBIAN, "uid", "echo new\n", "echo old\n"),
     "configure.sh": lambda: engine.configure_script(FILES, DEBIAN, "uid"),
     "configure-nothing.sh": lambda: engine.configure_script([], DEBIAN, "uid"),
 }

@@ -38,6 +38,7 @@ COMMANDS = {
     "restart": "power:Restart",
     "kill": "power:Kill",
     "provision": "provision:Provision",
+    "upgrade": "upgrade:Upgrade",
     "regenerate-certs": "provision:RegenerateCerts",
     "rm": "rm:Rm",
     "gc": "gc:Gc",

@@ -15,6 +15,14 @@ if [ -e /var/lib/machinekit/installing ]; then
 else
   say dockerd "$(PATH="$PATH:/usr/sbin:/sbin" command -v dockerd || true)"
 fi
+if command -v dpkg-query >/dev/null; then
+  found=$(dpkg-query -W -f '${db:Status-Abbrev}|${Package} ${Version}\n' docker-ce docker.io 2>/dev/null | sed -n 's/^.i *|//p')
+elif command -v apk >/dev/null; then
+  found=$(apk info -v docker-engine 2>/dev/null | sed -n 's/^docker-engine-\([0-9]\)/docker-engine \1/p')
+elif command -v rpm >/dev/null; then
+  found=$(rpm -q --qf '%{NAME} %{VERSION}-%{RELEASE}\n' docker-ce moby-engine docker | grep -v ' is not installed' || true)
+fi
+say package "${found:-}" # the engine's, and its version
 if engine_active; then say active yes; else say active no; fi
 containers=0
 for task in /run/containerd/io.containerd.runtime.v2.task/moby/* \

@@ -1,124 +1,125 @@
 set -e
 mkdir -p /var/lib/machinekit
 : >/var/lib/machinekit/installing
-( # The distribution's own engine, on Debian and its relatives.
+( # What every package manager's part builds on: nobody else at work, and a key that is the right one.
+set -eu
+umask 022 # of the packages' own scripts too
+patience=300 # seconds: how long others may be at work
+
+waiting() { printf 'machinekit:waiting=%s\n' "$1"; }
+
+wait_for_cloud_init() {
+  if [ ! -e /run/cloud-init/enabled ] || [ -e /run/cloud-init/result.json ]; then return; fi
+  waiting 'for cloud-init to end'
+  code=0
+  timeout "$patience" cloud-init status --wait >/dev/null 2>&1 || code=$?
+  if [ "$code" = 124 ]; then
+    echo "cloud-init is still at work after $patience s; see cloud-init status --long"
+    exit 1
+  fi
+}
+
+fetch_key() { # url fingerprint file
+  if ! curl -fsSL --connect-timeout 5 --max-time 30 --retry 1 -o "$3" "$1"; then
+    echo "cannot fetch the repository's key $1"
+    exit 1
+  fi
+  # the package manager would trust every key in the file, so there must be no other
+  found=$(gpg --batch --no-default-keyring --with-colons --show-keys "$3" 2>/dev/null | awk -F: '
+    $1 == "pub" { primary = 1 }
+    $1 == "fpr" && primary { printf "%s%s", separator, $10; separator = " and "; primary = 0 }')
+  if [ "$found" != "$2" ]; then
+    echo "the key at $1 has the fingerprint ${found:-of no key at all}, expected $2"
+    exit 1
+  fi
+}
+
+draft_folder() { # sets $draft, a folder that is gone when the script ends
+  draft=$(mktemp -d)
+  trap 'rm -rf "$draft"' EXIT
+  chmod 0755 "$draft" # apt reads it as a user of its own
+}
+# apt, for Debian, Ubuntu and their relatives.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
-apt='apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3'
-$apt update
-# of an installation that was cut off
-dpkg --configure -a || $apt --fix-broken install --no-install-recommends
-packages='docker.io iptables ca-certificates'
-# from Debian 13 on the client is a package of its own
-if apt-cache show docker-cli >/dev/null 2>&1; then packages="$packages docker-cli"; fi
-# where the kernel has AppArmor, the engine cannot start a container without its parser
-if grep -q Y /sys/module/apparmor/parameters/enabled 2>/dev/null; then packages="$packages apparmor"; fi
+apt="apt-get -q -y -o DPkg::Lock::Timeout=$patience -o Acquire::Retries=3"
+only=
+
+packages_ready() { # lists of today, and nothing left half done
+  said=$(mktemp)
+  waited=0
+  while ! $apt update >"$said" 2>&1; do # its lock is the one that apt does not wait for by itself
+    holder=$(sed -n 's/.*Could not get lock //p' "$said" | head -n 1)
+    if [ -z "$holder" ] || [ "$waited" -ge "$patience" ]; then
+      cat "$said"
+      rm -f "$said"
+      if [ -n "$holder" ]; then echo "apt is still locked after $patience s: $holder"; fi
+      exit 1
+    fi
+    if [ "$waited" = 0 ]; then waiting "for the lock $holder"; fi
+    waited=$((waited + 1))
+    sleep 1
+  done
+  rm -f "$said"
+  if [ -n "$(dpkg --audit)" ]; then # of an installation that was cut off
+    dpkg --configure -a || $apt --fix-broken install --no-install-recommends
+  fi
+}
+
+packages_repository() { # url fingerprint: tried before it is put in place
+  if ! command -v curl >/dev/null || ! command -v gpg >/dev/null || [ ! -e /etc/ssl/certs/ca-certificates.crt ]; then
+    packages_ready
+    $apt install --no-install-recommends ca-certificates curl gpg
+  fi
+  draft_folder
+  fetch_key "$1/gpg" "$2" "$draft/docker.asc"
+  # shellcheck source=/dev/null
+  suite=$(. /etc/os-release && echo "${UBUNTU_CODENAME:-${VERSION_CODENAME:-}}")
+  cat >"$draft/docker.sources" <<END
+Types: deb
+URIs: $1
+Suites: $suite
+Components: stable
+Signed-By: $draft/docker.asc
+END
+  only="-o Dir::Etc::sourcelist=$draft/docker.sources -o Dir::Etc::sourceparts=-"
+  # shellcheck disable=SC2086
+  if ! $apt $only -o APT::Get::List-Cleanup=0 -o Acquire::http::Timeout=10 update; then
+    echo "the repository $1 cannot be used for $suite (apt says why above)"
+    exit 1
+  fi
+}
+
+packages_adopt() { # put the repository that was tried in place
+  keyring=/etc/apt/keyrings/docker.asc
+  # shellcheck disable=SC2174 # only the last folder can be missing
+  mkdir -p -m 0755 /etc/apt/keyrings
+  install -m 0644 "$draft/docker.asc" "$keyring"
+  sed "s|^Signed-By: .*|Signed-By: $keyring|" "$draft/docker.sources" >/etc/apt/sources.list.d/docker.sources
+}
+
 # shellcheck disable=SC2086
-$apt install --no-install-recommends $packages
+packages_candidate() { apt-cache $only policy "$1" | sed -n 's/^ *Candidate: //p' | grep -v none || true; }
+# shellcheck disable=SC2086
+packages_versions() { apt-cache $only madison "$1" | awk -F ' *[|] *' '!seen[$2]++ { print $2 }'; }
+
+packages_install() {
+  packages='iptables ca-certificates'
+  # from Debian 13 on the distribution's client is a package of its own
+  case $1 in docker.io*) if apt-cache show docker-cli >/dev/null 2>&1; then packages="$packages docker-cli"; fi ;; esac
+  # where the kernel has AppArmor, the engine cannot start a container without its parser
+  if grep -q Y /sys/module/apparmor/parameters/enabled 2>/dev/null; then packages="$packages apparmor"; fi
+  # shellcheck disable=SC2086
+  $apt install --no-install-recommends --allow-downgrades --allow-change-held-packages "$@" $packages
+}
+
+packages_hold() { apt-mark -qq hold "$@"; }
+packages_release() { apt-mark -qq unhold "$@" >/dev/null 2>&1 || true; }
+# Install the engine's packages.
+set -eu
+wait_for_cloud_init
+packages_ready
+packages_release docker.io
+packages_install docker.io
 )
 rm -r /var/lib/machinekit
-# The init system: how the engine's service is handled under each that we know.
-set -eu
-if [ -d /run/systemd/system ]; then
-  init=systemd
-elif [ -d /run/openrc ]; then
-  init=openrc
-else
-  init=$(cat /proc/1/comm)
-fi
-
-case $init in
-systemd)
-  engine_active() { systemctl is-active --quiet docker.service 2>/dev/null; }
-  engine_enable() {
-    if ! systemctl is-enabled --quiet docker.service; then systemctl enable --quiet docker.service; fi
-  }
-  engine_start() { timeout 120 systemctl start docker.service; }
-  engine_restart() {
-    systemctl daemon-reload
-    systemctl reset-failed docker.service docker.socket 2>/dev/null || true
-    timeout 120 systemctl restart docker.service
-  }
-  engine_stop() { timeout 120 systemctl stop docker.service; }
-  engine_reload() { systemctl reload docker.service; }
-  engine_log() { journalctl --unit docker.service --lines 12 --no-pager --output cat 2>/dev/null || true; }
-  engine_command() { # as the unit has it, before anybody's drop-in
-    for folder in /etc/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
-      if [ -r "$folder/docker.service" ]; then
-        sed -n 's/^ExecStart=//p' "$folder/docker.service" | tail -n 1
-        break
-      fi
-    done
-  }
-  ;;
-openrc)
-  engine_active() { rc-service --quiet docker status >/dev/null 2>&1; }
-  engine_enable() {
-    if ! rc-update show default | grep -qw docker; then rc-update --quiet add docker default; fi
-  }
-  engine_start() { timeout 120 rc-service docker start && engine_wait; }
-  engine_restart() { timeout 120 rc-service docker restart && engine_wait; }
-  engine_stop() { timeout 120 rc-service docker stop; }
-  engine_wait() { # OpenRC is content when the process runs
-    for _ in $(seq 300); do
-      if docker version >/dev/null 2>&1; then return 0; fi
-      if ! engine_active; then return 1; fi
-      sleep 0.2
-    done
-    return 1
-  }
-  engine_reload() { rc-service docker reload; }
-  engine_log() { tail -n 12 /var/log/docker.log 2>/dev/null || true; }
-  engine_command() { # as its owner has it, before our lines
-    settings=$(sed '/^# machinekit begins/,/^# machinekit ends/d' /etc/conf.d/docker 2>/dev/null || true)
-    (set +eu; eval "$settings" >/dev/null 2>&1; printf '%s\n' "dockerd ${DOCKER_OPTS:-}")
-  }
-  ;;
-*)
-  engine_active() { false; }
-  engine_command() { :; }
-  ;;
-esac
-# What is there: the system, the engine, and the digests of the files we manage. Changes nothing.
-set -eu
-say() { printf 'machinekit:%s=%s\n' "$1" "$2"; }
-ID='' ID_LIKE='' VERSION_ID=''
-# shellcheck source=/dev/null
-if [ -r /etc/os-release ]; then . /etc/os-release; fi
-say os_id "$ID"
-say os_like "$ID_LIKE"
-say os_version "$VERSION_ID"
-say clock "$(date +%s)"
-say init "$init"
-
-if [ -e /var/lib/machinekit/installing ]; then
-  say dockerd '' # its installation was cut off
-else
-  say dockerd "$(PATH="$PATH:/usr/sbin:/sbin" command -v dockerd || true)"
-fi
-if engine_active; then say active yes; else say active no; fi
-containers=0
-for task in /run/containerd/io.containerd.runtime.v2.task/moby/* \
-  /run/docker/containerd/daemon/io.containerd.runtime.v2.task/moby/*; do
-  if [ -d "$task" ]; then containers=$((containers + 1)); fi
-done
-say containers "$containers"
-say exec_start "$(engine_command)"
-before=/etc/docker/.machinekit-before
-if [ -d "$before" ]; then say pending yes; else say pending no; fi
-if [ -r "$before/etc/docker/daemon.json" ]; then
-  say daemon_json_before "$(base64 "$before/etc/docker/daemon.json" | tr -d '\n')"
-elif [ -e "$before/etc/docker/daemon.json.absent" ]; then
-  say daemon_json_before "$(echo '{}' | base64)"
-fi
-if [ -r /etc/docker/daemon.json ]; then say daemon_json "$(base64 /etc/docker/daemon.json | tr -d '\n')"; fi
-if [ -r /etc/conf.d/docker ]; then say conf_d "$(base64 /etc/conf.d/docker | tr -d '\n')"; fi
-# the oldest first, by when they were put there: their names are ours
-# shellcheck disable=SC2012,SC2045
-for file in $(ls -tcr /etc/docker/daemon.json.before-* 2>/dev/null); do
-  if [ -r "$file" ]; then say "original ${file#/etc/docker/daemon.json.before-}" "$(base64 "$file" | tr -d '\n')"; fi
-done
-for file in /etc/docker/ca.pem /etc/docker/server.pem /etc/docker/server-key.pem \
-  /etc/systemd/system/docker.service.d/10-machinekit.conf /etc/conf.d/docker; do
-  if [ -r "$file" ]; then say "sha256 $file" "$(sha256sum <"$file" | cut -c 1-64)"; fi
-done

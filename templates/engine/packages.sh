@@ -1,0 +1,38 @@
+# What every package manager's part builds on: nobody else at work, and a key that is the right one.
+set -eu
+umask 022 # of the packages' own scripts too
+patience=300 # seconds: how long others may be at work
+
+waiting() { printf 'machinekit:waiting=%s\n' "$1"; }
+
+wait_for_cloud_init() {
+  if [ ! -e /run/cloud-init/enabled ] || [ -e /run/cloud-init/result.json ]; then return; fi
+  waiting 'for cloud-init to end'
+  code=0
+  timeout "$patience" cloud-init status --wait >/dev/null 2>&1 || code=$?
+  if [ "$code" = 124 ]; then
+    echo "cloud-init is still at work after $patience s; see cloud-init status --long"
+    exit 1
+  fi
+}
+
+fetch_key() { # url fingerprint file
+  if ! curl -fsSL --connect-timeout 5 --max-time 30 --retry 1 -o "$3" "$1"; then
+    echo "cannot fetch the repository's key $1"
+    exit 1
+  fi
+  # the package manager would trust every key in the file, so there must be no other
+  found=$(gpg --batch --no-default-keyring --with-colons --show-keys "$3" 2>/dev/null | awk -F: '
+    $1 == "pub" { primary = 1 }
+    $1 == "fpr" && primary { printf "%s%s", separator, $10; separator = " and "; primary = 0 }')
+  if [ "$found" != "$2" ]; then
+    echo "the key at $1 has the fingerprint ${found:-of no key at all}, expected $2"
+    exit 1
+  fi
+}
+
+draft_folder() { # sets $draft, a folder that is gone when the script ends
+  draft=$(mktemp -d)
+  trap 'rm -rf "$draft"' EXIT
+  chmod 0755 "$draft" # apt reads it as a user of its own
+}

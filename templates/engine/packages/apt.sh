@@ -1,0 +1,76 @@
+# apt, for Debian, Ubuntu and their relatives.
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+apt="apt-get -q -y -o DPkg::Lock::Timeout=$patience -o Acquire::Retries=3"
+only=
+
+packages_ready() { # lists of today, and nothing left half done
+  said=$(mktemp)
+  waited=0
+  while ! $apt update >"$said" 2>&1; do # its lock is the one that apt does not wait for by itself
+    holder=$(sed -n 's/.*Could not get lock //p' "$said" | head -n 1)
+    if [ -z "$holder" ] || [ "$waited" -ge "$patience" ]; then
+      cat "$said"
+      rm -f "$said"
+      if [ -n "$holder" ]; then echo "apt is still locked after $patience s: $holder"; fi
+      exit 1
+    fi
+    if [ "$waited" = 0 ]; then waiting "for the lock $holder"; fi
+    waited=$((waited + 1))
+    sleep 1
+  done
+  rm -f "$said"
+  if [ -n "$(dpkg --audit)" ]; then # of an installation that was cut off
+    dpkg --configure -a || $apt --fix-broken install --no-install-recommends
+  fi
+}
+
+packages_repository() { # url fingerprint: tried before it is put in place
+  if ! command -v curl >/dev/null || ! command -v gpg >/dev/null || [ ! -e /etc/ssl/certs/ca-certificates.crt ]; then
+    packages_ready
+    $apt install --no-install-recommends ca-certificates curl gpg
+  fi
+  draft_folder
+  fetch_key "$1/gpg" "$2" "$draft/docker.asc"
+  # shellcheck source=/dev/null
+  suite=$(. /etc/os-release && echo "${UBUNTU_CODENAME:-${VERSION_CODENAME:-}}")
+  cat >"$draft/docker.sources" <<END
+Types: deb
+URIs: $1
+Suites: $suite
+Components: stable
+Signed-By: $draft/docker.asc
+END
+  only="-o Dir::Etc::sourcelist=$draft/docker.sources -o Dir::Etc::sourceparts=-"
+  # shellcheck disable=SC2086
+  if ! $apt $only -o APT::Get::List-Cleanup=0 -o Acquire::http::Timeout=10 update; then
+    echo "the repository $1 cannot be used for $suite (apt says why above)"
+    exit 1
+  fi
+}
+
+packages_adopt() { # put the repository that was tried in place
+  keyring=/etc/apt/keyrings/docker.asc
+  # shellcheck disable=SC2174 # only the last folder can be missing
+  mkdir -p -m 0755 /etc/apt/keyrings
+  install -m 0644 "$draft/docker.asc" "$keyring"
+  sed "s|^Signed-By: .*|Signed-By: $keyring|" "$draft/docker.sources" >/etc/apt/sources.list.d/docker.sources
+}
+
+# shellcheck disable=SC2086
+packages_candidate() { apt-cache $only policy "$1" | sed -n 's/^ *Candidate: //p' | grep -v none || true; }
+# shellcheck disable=SC2086
+packages_versions() { apt-cache $only madison "$1" | awk -F ' *[|] *' '!seen[$2]++ { print $2 }'; }
+
+packages_install() {
+  packages='iptables ca-certificates'
+  # from Debian 13 on the distribution's client is a package of its own
+  case $1 in docker.io*) if apt-cache show docker-cli >/dev/null 2>&1; then packages="$packages docker-cli"; fi ;; esac
+  # where the kernel has AppArmor, the engine cannot start a container without its parser
+  if grep -q Y /sys/module/apparmor/parameters/enabled 2>/dev/null; then packages="$packages apparmor"; fi
+  # shellcheck disable=SC2086
+  $apt install --no-install-recommends --allow-downgrades --allow-change-held-packages "$@" $packages
+}
+
+packages_hold() { apt-mark -qq hold "$@"; }
+packages_release() { apt-mark -qq unhold "$@" >/dev/null 2>&1 || true; }
