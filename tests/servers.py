@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import io
+import re
 import shlex
 import socket
 import ssl
@@ -249,6 +250,8 @@ class FakeHost(SshServer):
         self.files: dict[str, bytes] = {}
         self.scripts: list[str] = []
         self.fails = ""  # a script with this text in it fails
+        self.offers: list[str] = []  # the versions of the engine's package, newest first
+        self.broken = ""  # the version whose engine does not start
         self.engine = Server(self._engine)
 
     def __enter__(self) -> Self:
@@ -272,6 +275,14 @@ class FakeHost(SshServer):
                     self.files[shlex.split(path)[0]] = base64.b64decode(shlex.split(content)[0])
                 case ["restart", "||", "give_up", *_] | ["if", "!", "engine_start;", *_]:
                     self.facts["active"] = "yes"
+        if "packages_candidate docker" in script:
+            lines += [f"machinekit:offer={version}" for version in self.offers]
+        installs = re.findall(r"^packages_install ([^ =]+)=(\S+)", script, re.MULTILINE)  # with a way back: two
+        if installs and installs[0][1] == self.broken:
+            failed = failed or len(installs) == 1
+            lines += ["its journal", "machinekit:back=yes"]
+        elif installs and not failed:
+            self.facts["package"] = " ".join(installs[0])
         if "say os_id" in script and not failed:
             lines += self._probe()
         channel.sendall("".join(f"{line}\n" for line in [*lines, *(["it failed"] if failed else [])]).encode())

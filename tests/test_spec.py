@@ -59,6 +59,9 @@ def test_any_text_is_a_name_or_a_usage_error(text: str) -> None:
         ("insecure_registries", "--engine-insecure-registry"),
         ("registry_mirrors", "--engine-registry-mirror"),
         ("storage_driver", "--engine-storage-driver"),
+        ("version", "--engine-version"),
+        ("repository", "--engine-repository"),
+        ("key_fingerprint", "--engine-key-fingerprint"),
         ("tls_sans", "--tls-san"),
     ],
 )
@@ -89,6 +92,12 @@ def test_engine_flags_are_docker_machines(field: str, flag: str) -> None:
         ({"proxy": "http://p.test:1", "no_proxy": ["a b"]}, "--no-proxy: 'a b' is neither a host"),
         ({"no_proxy": ["a"]}, "--no-proxy goes with --proxy"),
         ({"tls_ca_cert": "ca.pem"}, "--tls-ca-cert and --tls-ca-key go together"),
+        ({"engine": "none", "version": "1"}, "--engine-version goes with --engine distro or docker"),
+        ({"version": "-1"}, "--engine-version: '-1' is not a value it takes"),
+        ({"version": "1 $(id)"}, "--engine-version: '1 $(id)' is not a value it takes"),
+        ({"repository": "https://x.test"}, "--engine-repository and --engine-key-fingerprint go with --engine docker"),
+        ({"engine": "docker", "repository": "x.test"}, "--engine-repository: 'x.test' is not a value it takes"),
+        ({"engine": "docker", "key_fingerprint": "AB"}, "--engine-key-fingerprint: 'AB' is not the 40 hexadecimal"),
         ({"storage_drive": "x"}, "--engine-storage-drive: Extra inputs are not permitted"),
     ],
 )

@@ -175,7 +175,6 @@ def test_an_engine_of_another_source_or_version_is_no_silent_success(
     lab: Lab, cli: Cli, repository: Repository
 ) -> None:
     with lab.host("debian-12+engine") as host:
-        host.sh("apt-get -qq update")
         said = cli.fail(*adopt(host), *repository.options(), "--engine-version", GOOD, "web")
         assert "the engine on the host is docker.io 20.10.24+dfsg1" in said
         assert f"not {GOOD}" in said
