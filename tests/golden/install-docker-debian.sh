@@ -19,13 +19,13 @@ wait_for_cloud_init() {
   fi
 }
 
-fetch_key() { # url fingerprint file
+fetch_key() { # url fingerprint file; needs draft_folder
   if ! curl -fsSL --connect-timeout 5 --max-time 30 --retry 1 -o "$3" "$1"; then
     echo "cannot fetch the repository's key $1"
     exit 1
   fi
   # the package manager would trust every key in the file, so there must be no other
-  found=$(gpg --batch --no-default-keyring --with-colons --show-keys "$3" 2>/dev/null | awk -F: '
+  found=$(gpg --batch --homedir "$draft" --with-colons --show-keys "$3" 2>/dev/null | awk -F: '
     $1 == "pub" { primary = 1 }
     $1 == "fpr" && primary { printf "%s%s", separator, $10; separator = " and "; primary = 0 }')
   if [ "$found" != "$2" ]; then
