@@ -30,4 +30,4 @@ class Upgrade(Command):
         store, to = store_of(args), args.to
         if to != "latest":
             parse_spec({"version": to})
-        return each(known_names_of(args), lambda name, shown: told(upgrade.upgrade(store, name, shown, to=to)))
+        return each(store, known_names_of(args), lambda name, shown: told(upgrade.upgrade(store, name, shown, to=to)))
