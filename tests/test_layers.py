@@ -18,8 +18,11 @@ PROVIDERS = ROOT / "providers"
 LAYERS = (
     ("cli", "__main__"),
     ("create", "lifecycle", "collect", "converge", "certificates", "doctor", "checkup", "gc", "images", "work"),
-    ("spec", "engine", "service", "keys", "client", "render", "cloudinit"),
-    ("drivers", "ssh", "store", "files", "dockerapi", "dockercontext"),
+    ("spec", "engine", "service", "keys", "client", "render", "cloudinit", "catalogue"),
+    (
+        *("drivers", "ssh", "store", "files", "dockerapi", "dockercontext"),
+        *("imagestore", "bootstrap", "diskfile", "download", "web", "signature"),
+    ),
     ("provider", "machine", "programs", "locks", "errors", "__init__"),
 )
 DEPTH = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
