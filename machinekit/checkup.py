@@ -82,6 +82,9 @@ class _Nobody:
     def step(self, machine: str, text: str) -> None:
         """Not told."""
 
+    def part(self, machine: str, text: str) -> None:
+        """Not told."""
+
     def done(self, machine: str, seconds: float) -> None:
         """Not told."""
 

@@ -76,8 +76,7 @@ def check_driver(work: Work) -> None:
         work.note(f"driver {work.machine.driver} does not configure the engine: its options count for nothing")
     if kind := work.driver.capabilities.image:
         library = images.Images(work.store.images)
-        if not library.find(kind, _image_name(work)):
-            library.check(_image_name(work))
+        library.check(kind, _wanted_image(work, library), work.driver.image_checksum)
 
 
 def make_keys(work: Work) -> None:
@@ -98,10 +97,8 @@ def make_keys(work: Work) -> None:
 
 def find_image(work: Work) -> None:
     """Finding the image"""
-    if kind := work.driver.capabilities.image:
-        image = images.Images(work.store.images).ensure(kind, _image_name(work), work.note)
-        work.machine.image = f"{kind}/{image.name}"
-        work.save()
+    if work.driver.capabilities.image:
+        _image(work)
 
 
 def create_instance(work: Work) -> None:
@@ -132,18 +129,36 @@ def _birth(work: Work) -> Birth:
         return work.read(file).decode().strip() if (work.directory / file).exists() else ""
 
     user, key, host_key, public = work.driver.ssh_user, text(SSH_KEY_PUBLIC), text(HOST_KEY), text(HOST_KEY_PUBLIC)
-    image: Image | None = None
-    if work.machine.image:
-        kind, _, name = work.machine.image.partition("/")
-        image = images.Images(work.store.images).ensure(kind, name, work.note)
     return Birth(
         user=user,
         authorized_key=key,
         host_key=host_key,
         host_key_public=public,
         user_data=cloudinit.user_data(work.machine.name, user, key, host_key + "\n", public + "\n"),
-        image=image,
+        image=_image(work) if work.machine.image else None,
     )
+
+
+def _image(work: Work) -> Image:
+    """The machine's image: the one it has been given before, or what was asked for."""
+    kind, _, name = work.machine.image.partition("/")
+    library = images.Images(work.store.images)
+    if name and (image := library.find(kind, name)):
+        library.verify(image)
+        return image
+    kind = work.driver.capabilities.image
+    wanted, checksum = _wanted_image(work, library), work.driver.image_checksum
+    image = library.ensure(kind, wanted, work.note, work.part, checksum=checksum)
+    work.machine.image = f"{kind}/{image.name}"
+    work.save()
+    return image
+
+
+def _wanted_image(work: Work, library: images.Images) -> str:
+    """The name, path or URL asked for, or the default's name."""
+    kind = work.driver.capabilities.image
+    baked = work.spec.engine == "distro" and not work.spec.version
+    return work.driver.image or library.default(kind, engine=baked)
 
 
 def _copy_certificates(work: Work) -> None:
@@ -156,11 +171,6 @@ def _copy_certificates(work: Work) -> None:
             raise MachinekitError(f"cannot read {source}: {error.strerror}", "give the path of a PEM file") from None
     if not files and work.driver.engine_url.startswith("tcp:"):
         work.note("no certificates were given: the connection to this engine is neither encrypted nor verified")
-
-
-def _image_name(work: Work) -> str:
-    baked = images.WITH_ENGINE if work.spec.engine == "distro" and not work.spec.version else ""
-    return work.driver.image or images.DEFAULT + baked
 
 
 def _reserved(store: Store, wanted: Machine) -> Machine:

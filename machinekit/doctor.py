@@ -14,10 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from machinekit import checkup, drivers
+from machinekit import bootstrap, checkup, drivers
 from machinekit.checkup import looked
 from machinekit.errors import MachinekitError
-from machinekit.images import DEFAULT, Images
 from machinekit.provider import Check, Level, Options
 from machinekit.store import Store
 
@@ -82,12 +81,12 @@ def _drivers(store: Store, sources: Mapping[str, Options]) -> Iterator[Check]:
             # what no machine needs is no problem
             yield replace(check, level=Level.WARNING) if check.level is Level.PROBLEM and name not in used else check
     if any(drivers.load(name).capabilities.image for name in sources):
-        yield from _images(store)
+        yield from _images()
 
 
-def _images(store: Store) -> Iterator[Check]:
+def _images() -> Iterator[Check]:
     try:
-        Images(store.images).check(DEFAULT)
+        bootstrap.check()
         yield Check(Level.OK, "images", "can be built")
     except MachinekitError as error:
         yield Check(Level.WARNING, "images", error.message, error.hint)

@@ -13,6 +13,8 @@ MachinekitError              exit 1
 │   ├── UnreachableError              name, route, port or banner: waiting may help
 │   ├── HostKeyError                  the host is not the one that was pinned
 │   └── LoginError                    key or sudo refused
+├── DownloadError                     a file of a publisher cannot be had: network, proxy, or it is not there
+├── UntrustedError                    a checksum or signature is wrong, or a file is not what it was
 ├── RemoteError                       a script failed on the host
 ├── EngineError                       no valid answer from the engine over TLS
 └── DeadlineError                     a wait ended without what it waited for
@@ -80,6 +82,14 @@ class HostKeyError(ConnectError):
 
 class LoginError(ConnectError):
     """The host refused the key, or sudo asks for a password."""
+
+
+class DownloadError(MachinekitError):
+    """A publisher's file cannot be had."""
+
+
+class UntrustedError(MachinekitError):
+    """A checksum or signature is wrong, or a file is not what it was."""
 
 
 class RemoteError(MachinekitError):

@@ -106,13 +106,18 @@ class Instance:
 
 @dataclass(frozen=True)
 class Image:
-    """A system image on this computer. `path` is its directory, `build` tells two builds of one name apart."""
+    """A system image on this computer. `path` is its directory, `build` tells two builds of one name apart.
+
+    `source` is the URL or path it is from, or "built"; `digest` what its publisher says its file has.
+    """
 
     name: str
     kind: str
     path: Path
     build: str
     created: str
+    source: str = "built"
+    digest: str = ""
 
 
 @dataclass(frozen=True)

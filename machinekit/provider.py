@@ -141,6 +141,11 @@ class Driver(ABC, Generic[OptionsT]):
         return ""
 
     @property
+    def image_checksum(self) -> str:
+        """The checksum (sha256:... or sha512:...) that the image asked for must have; empty when none was given."""
+        return ""
+
+    @property
     def listen_port(self) -> int:
         """The port the engine listens on inside the machine."""
         return ENGINE_PORT

@@ -35,6 +35,9 @@ class Progress(Protocol):
     def done(self, machine: str, seconds: float) -> None:
         """The step has ended well."""
 
+    def part(self, machine: str, text: str) -> None:
+        """How far the present step is."""
+
     def note(self, machine: str, text: str) -> None:
         """Something worth knowing, which stays on the screen."""
 
@@ -90,6 +93,10 @@ class Work:
     def note(self, text: str) -> None:
         """Say something worth knowing."""
         self.progress.note(self.machine.name, text)
+
+    def part(self, text: str) -> None:
+        """Say how far the present step is."""
+        self.progress.part(self.machine.name, text)
 
     def place(self, instance: Instance) -> None:
         """Remember where the instance answers."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import os
 import platform
 import re
@@ -49,13 +50,16 @@ class QemuOptions(Options):
     cpus: int = option("virtual CPUs", default=2, ge=1, le=255)
     memory: str = option("memory, such as 1G or 512M", default="1G", pattern=SIZE)
     disk: str = option("size the disk may grow to, such as 20G", default="20G", pattern=SIZE)
-    image: str = option("image to boot (see machinekit image ls)", default="")
+    image: str = option("image to boot: a name (see machinekit image ls), a disk's path, or a URL", default="")
+    image_checksum: str = option("the image's checksum, sha256:... or sha512:...; a URL needs it", default="")
     publish: tuple[str, ...] = option("[ADDRESS:]PORT:MACHINE-PORT[/udp] to forward from this computer", default=())
     accel: str = option("accelerator: auto, kvm or tcg", default="auto", pattern="^(auto|kvm|tcg)$")
 
     def check(self) -> None:
         """Every published port is of the right form and in range."""
         publish.check(self.publish, "--qemu-publish")
+        if "/" in self.image and "://" not in self.image:  # the record outlives this shell's directory
+            self.image = str(Path(self.image).expanduser().absolute())
 
 
 class Qemu(Driver[QemuOptions]):
@@ -68,6 +72,11 @@ class Qemu(Driver[QemuOptions]):
     def image(self) -> str:
         """As given."""
         return self.options.image
+
+    @property
+    def image_checksum(self) -> str:
+        """As given."""
+        return self.options.image_checksum
 
     def check(self) -> None:
         """QEMU is installed and can run what was asked for."""
@@ -189,12 +198,25 @@ class Qemu(Driver[QemuOptions]):
                 _link(source, self.directory / target)
         draft = self.directory / f".{DISK}.draft"
         kind = "raw" if base.suffix == ".raw" else "qcow2"
+        self._refuse_smaller(base, kind)
         command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", BASE, draft.name, self.options.disk]
         result = programs.run(command, cwd=self.directory, long=True)
         if result.returncode != 0:
             said = result.stderr.decode(errors="replace").strip()
             raise DriverError(f"qemu-img cannot make the disk: {said}", "check the disk's space")
         _keep(draft, self.directory / DISK)
+
+    def _refuse_smaller(self, base: Path, kind: str) -> None:
+        """A disk smaller than its image would lack the end of the file system."""
+        command = ["qemu-img", "info", "--output=json", "-f", kind, "--force-share", str(base)]
+        result = programs.run(command, long=True)
+        if result.returncode != 0:
+            said = result.stderr.decode(errors="replace").strip()
+            raise DriverError(f"qemu-img cannot read the image: {said}", "pull or build it again")
+        least, unit = json.loads(result.stdout)["virtual-size"], {"M": 20, "G": 30}
+        if int(self.options.disk[:-1]) << unit[self.options.disk[-1]] < least:
+            wanted = f"--qemu-disk {-(-least >> 30)}G or more"
+            raise DriverError(f"the image needs a disk of {least / (1 << 30):.1f}G, not {self.options.disk}", wanted)
 
     def _launch(self, ports: dict[int, int]) -> str:
         """Start QEMU, which binds the ports itself (0: any free one) before it goes on; returns its complaint."""

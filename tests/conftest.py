@@ -14,6 +14,7 @@ import pytest
 from machinekit.providers.generic import GenericOptions
 
 from machinekit import cli as command_line
+from machinekit import web
 from machinekit.errors import UsageError
 from machinekit.store import Store
 from tests.providers.fake import Fake, FakeCloud
@@ -39,6 +40,10 @@ class Told:
         """A step that ends has begun."""
         assert self.steps
         assert seconds >= 0
+
+    def part(self, machine: str, text: str) -> None:
+        """A step that is part done has begun."""
+        assert self.steps
 
     def note(self, machine: str, text: str) -> None:
         """Keep it."""
@@ -137,3 +142,13 @@ def adopting(host: FakeHost, **options: Any) -> GenericOptions:
     key = str(host.directory / "key")
     found = {"ssh_port": host.port, "ssh_key": key, "engine_port": host.engine.port, **options}
     return GenericOptions("127.0.0.1", **found)
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A way to servers on loopback that no proxy of this computer is in, and no waiting between tries."""
+    for variable in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "SSL_CERT_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.upper(), raising=False)
+    monkeypatch.setattr(web, "PAUSE", 0)
+    return monkeypatch

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from machinekit.providers.generic import GenericOptions
@@ -28,14 +29,19 @@ from machinekit.errors import (
     RemoteError,
     SpecChangedError,
     UnreachableError,
+    UntrustedError,
     UsageError,
 )
-from machinekit.machine import Phase, State
-from machinekit.provider import Options
+from machinekit.images import Images
+from machinekit.machine import Birth, Phase, State
+from machinekit.provider import Capabilities, Options
 from machinekit.spec import Spec
 from machinekit.store import CA, CA_KEY, CLIENT_CERT, CLIENT_KEY, HOST_KEY, KNOWN_HOSTS, SERVER_CERT, SSH_KEY, Store
 from tests.conftest import Told, adopting
-from tests.providers.fake import FakeCloud, FakeOptions, Killed
+from tests.providers import fake as fake_driver
+from tests.providers.fake import Fake, FakeCloud, FakeOptions, Killed
+from tests.publisher import NAME as IMAGE
+from tests.publisher import Publisher, disk
 from tests.servers import Certificates, FakeHost, Server, encrypted, shell_saying
 from tests.servers import engine as engine_serve
 
@@ -463,3 +469,74 @@ def test_a_server_in_use_is_changed_only_when_somebody_agrees(
         "created",
     ]
     assert adopt(store, told, options) == []  # once is enough
+
+
+class Disk(Fake):
+    """A driver in memory that boots a disk image."""
+
+    capabilities = Capabilities(ssh=False, image="disk")
+    wanted = ""
+    births: ClassVar[list[Birth]] = []
+
+    @property
+    def image(self) -> str:
+        """What the test wants."""
+        return self.wanted
+
+    def create(self, birth: Birth) -> None:
+        """As ever."""
+        self.births.append(birth)
+        super().create(birth)
+
+
+@pytest.fixture
+def disks(cloud: FakeCloud, environment: pytest.MonkeyPatch, direct: pytest.MonkeyPatch) -> Iterator[Publisher]:
+    """The fake driver boots disks, of which a publisher on loopback has one."""
+    environment.setattr(fake_driver, "Fake", Disk)
+    environment.setattr(Disk, "births", [])
+    environment.setattr(Disk, "wanted", IMAGE)
+    with Publisher() as publisher:
+        publisher.publish(disk())
+        environment.setattr(Images.__init__, "__defaults__", ({IMAGE: publisher.entry()},))
+        yield publisher
+
+
+def test_the_image_is_pulled_once_and_said(store: Store, told: Told, disks: Publisher) -> None:
+    fake(store, told)
+    assert told.notes[0].startswith(f"node1: pulling {IMAGE} from 127.0.0.1:")
+    assert told.notes[1].startswith(f"node1: pulled {IMAGE}, 0 MB, in ")
+    assert store.load("node1").image == f"disk/{IMAGE}"
+    (birth,) = Disk.births
+    assert birth.image == Images(store.images).find("disk", IMAGE)
+    create(store, "node2", driver="fake", options=OPTIONS, spec=Spec(), progress=told)
+    assert told.notes[-1].startswith(f"node2: the image is {IMAGE}, from 127.0.0.1:")
+    assert len(disks.requests()) == 1
+
+
+def test_an_image_that_was_tampered_with_boots_nothing(store: Store, told: Told, disks: Publisher) -> None:
+    file = Images(store.images).pull(IMAGE, lambda _: None).path / "disk.raw"
+    file.chmod(0o600)
+    file.write_bytes(b"x")
+    with pytest.raises(UntrustedError, match="is not what it was"):
+        fake(store, told)
+    assert Disk.births == []
+
+
+def test_an_image_that_went_away_in_between_is_had_again(store: Store, told: Told, disks: Publisher) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Disk, "create", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            fake(store, told)
+    Images(store.images).remove("disk", IMAGE)
+    assert fake(store, told) == ["created"]
+    assert len(disks.requests()) == 2
+
+
+def test_an_image_of_ones_own_must_be_whole_before_anything_is_made(
+    store: Store, told: Told, disks: Publisher, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setattr(Disk, "wanted", "/nowhere/disk.qcow2")
+    environment.setattr("shutil.which", lambda *_, **__: "/bin/true")
+    with pytest.raises(PreCheckError, match=r"cannot read /nowhere/disk\.qcow2"):
+        fake(store, told)
+    assert store.names() == []

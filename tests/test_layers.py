@@ -18,20 +18,14 @@ PROVIDERS = ROOT / "providers"
 LAYERS = (
     ("cli", "__main__"),
     (
-        "create",
-        "lifecycle",
-        "upgrade",
-        "collect",
-        "converge",
-        "certificates",
-        "doctor",
-        "checkup",
-        "gc",
-        "images",
-        "work",
+        *("create", "lifecycle", "upgrade", "collect", "converge", "certificates"),
+        *("doctor", "checkup", "gc", "images", "work"),
     ),
-    ("spec", "engine", "packages", "service", "keys", "client", "render", "cloudinit"),
-    ("drivers", "ssh", "store", "files", "dockerapi", "dockercontext"),
+    ("spec", "engine", "packages", "service", "keys", "client", "render", "cloudinit", "catalogue"),
+    (
+        *("drivers", "ssh", "store", "files", "dockerapi", "dockercontext"),
+        *("imagestore", "bootstrap", "diskfile", "download", "web", "signature"),
+    ),
     ("provider", "machine", "programs", "locks", "errors", "__init__"),
 )
 DEPTH = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}

@@ -6,10 +6,11 @@ import argparse
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, get_type_hints
 
 from machinekit import drivers
+from machinekit.cli.command import store_of
 from machinekit.drivers import flag, load, variables
 from machinekit.errors import MachinekitError
 from machinekit.provider import Driver, Options
@@ -77,7 +78,9 @@ def add_driver_options(parser: argparse.ArgumentParser, name: str) -> None:
             group.add_argument(flag(name, field.name), action=argparse.BooleanOptionalAction, **common)
         else:
             action = "append" if kind == tuple[str, ...] else "store"
-            group.add_argument(flag(name, field.name), action=action, metavar=_metavar(field.name), **common)
+            added = group.add_argument(flag(name, field.name), action=action, metavar=_metavar(field.name), **common)
+            if field.name == "image" and driver.capabilities.image:
+                added.completer = _image_names(driver.capabilities.image)  # type: ignore[attr-defined]
 
 
 def given(args: argparse.Namespace, prefix: str) -> dict[str, Any]:
@@ -117,6 +120,15 @@ def available() -> tuple[dict[str, Options], dict[str, MachinekitError]]:
         except MachinekitError as error:
             wrong[name] = error
     return sources, wrong
+
+
+def _image_names(kind: str) -> Callable[..., list[str]]:
+    def names(parsed_args: argparse.Namespace, **_: object) -> list[str]:
+        from machinekit.images import Images
+
+        return Images(store_of(parsed_args).images).names(kind)
+
+    return names
 
 
 def _metavar(name: str) -> str:

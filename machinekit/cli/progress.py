@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _ASKING = threading.Lock()  # one question at a time
 SLOW = 0.1  # seconds from which a step's duration is worth a line
+OFTEN = 10.0  # seconds between two lines of one step
 
 
 class PlainProgress:
@@ -24,6 +26,7 @@ class PlainProgress:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._current: dict[str, str] = {}
+        self._told: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -42,7 +45,14 @@ class PlainProgress:
     def step(self, machine: str, text: str) -> None:
         """Print it."""
         self._current[machine] = text
+        self._told[machine] = time.monotonic()
         self.note(machine, text)
+
+    def part(self, machine: str, text: str) -> None:
+        """Print it now and then."""
+        if time.monotonic() - self._told[machine] >= OFTEN:
+            self._told[machine] = time.monotonic()
+            self.note(machine, text)
 
     def done(self, machine: str, seconds: float) -> None:
         """Print how long it took, where it was long."""
@@ -100,6 +110,10 @@ class LiveProgress:
                 self._tasks[machine] = self._progress.add_task("", total=None)
             self._current[machine] = text
         self._progress.reset(self._tasks[machine], description=f"{machine}: {text}")
+
+    def part(self, machine: str, text: str) -> None:
+        """Show it behind the present step."""
+        self._progress.update(self._tasks[machine], description=f"{machine}: {self._current[machine]}: {text}")
 
     def done(self, machine: str, seconds: float) -> None:
         """Leave a line for a slow step."""

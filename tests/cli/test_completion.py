@@ -32,11 +32,18 @@ def test_the_code_is_code(cli: Cli, shell: str) -> None:
         ("machinekit rm node1 n", {"node1", "node2"}),
         ("machinekit create --driver qe", {"qemu"}),
         ("machinekit ls --qu", {"--quiet"}),
+        ("machinekit image pull f", {"fedora"}),
+        ("machinekit image build debian-11", {"debian-11"}),
+        ("machinekit image rm m", {"mine"}),
+        ("machinekit create --qemu-image ub", {"ubuntu-22.04", "ubuntu-24.04"}),
+        ("machinekit create --qemu-image debian-13", {"debian-13", "debian-13+engine"}),
     ],
 )
 def test_answers(store: Store, line: str, answers: set[str]) -> None:
     for name in ("node1", "node2", "web"):
         store.reserve(Machine(name, f"uid-{name}", "none", "s", ""))
+    (store.images / "disk" / "mine").mkdir(parents=True)
+    (store.images / "disk" / "mine" / "image.json").write_text('{"build": "b", "created": "2026-01-01"}')
     answer = store.home / "answer"
     environment = {**os.environ, "_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
     environment |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_SHELL": "bash", "_ARGCOMPLETE_IFS": "\n"}

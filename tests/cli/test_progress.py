@@ -26,6 +26,27 @@ def tell(shown: Progress) -> None:
     shown.done("a", 1.26)
 
 
+def test_how_far_a_step_is_fills_no_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    with progress(stream) as shown:
+        shown.step("a", "Finding the image")
+        for number in range(100):
+            shown.part("a", f"{number} of 100 MB")
+        assert stream.getvalue() == "a: Finding the image\n"
+        monkeypatch.setattr("machinekit.cli.progress.OFTEN", 0)
+        shown.part("a", "100 of 100 MB")
+    assert stream.getvalue().splitlines()[1:] == ["a: 100 of 100 MB"]
+
+
+def test_a_terminal_shows_how_far_a_step_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with progress(stream) as shown:
+        shown.step("a", "Finding the image")
+        shown.part("a", "5 of 100 MB")
+    assert "a: Finding the image: 5 of 100 MB" in stream.getvalue()
+
+
 def test_lines_for_a_pipe() -> None:
     stream = io.StringIO()
     with progress(stream) as shown:

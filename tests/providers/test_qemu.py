@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +19,8 @@ from machinekit.providers import qemu
 from machinekit.providers.qemu import Qemu, QemuOptions
 from machinekit.providers.qmp import Monitor
 
-from machinekit.machine import Instance, Machine, State
+from machinekit.errors import DriverError
+from machinekit.machine import Image, Instance, Machine, State
 from tests.providers.test_processes import marked_process
 from tests.servers import Server
 
@@ -209,3 +211,36 @@ def test_a_monitor_behind_a_long_path(tmp_path: Path) -> None:
     deep.mkdir()
     with pytest.raises(FileNotFoundError):
         Monitor(deep / "qmp.sock")
+
+
+def test_a_path_of_an_image_is_whole_and_a_name_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The record outlives the directory that create was called in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    for given, kept in (
+        ("./disk.qcow2", f"{tmp_path}/disk.qcow2"),
+        ("~/disk.qcow2", "/home/me/disk.qcow2"),
+        ("debian-12+engine", "debian-12+engine"),
+        ("https://a.example/disk.qcow2", "https://a.example/disk.qcow2"),
+    ):
+        options = QemuOptions(image=given)
+        options.check()
+        assert options.image == kept
+
+
+@pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
+def test_a_disk_is_made_of_a_qcow2_and_never_smaller(directory: Path, tmp_path: Path) -> None:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "disk.qcow2", "3G"], check=True)
+    image = Image("mine", "disk", tmp_path, "b", "")
+    with pytest.raises(DriverError, match=r"needs a disk of 3\.0G, not 2900M") as caught:
+        driver(directory, disk="2900M")._make_disk(image)
+    assert caught.value.hint == "--qemu-disk 3G or more"
+    assert not (directory / qemu.DISK).exists()
+    driver(directory, disk="5G")._make_disk(image)
+    command = ["qemu-img", "info", "--output=json", directory / qemu.DISK]
+    about = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert (about["virtual-size"], about["backing-filename"], about["backing-filename-format"]) == (
+        *(5 << 30, "base", "qcow2"),
+    )
+    assert (directory / "base").samefile(tmp_path / "disk.qcow2")
+    assert not (directory / qemu.KERNEL).exists(), "it boots by its own boot loader"
