@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
@@ -64,17 +65,16 @@ class Lab:
         self.images.mkdir(exist_ok=True)
         self.number = next(number for number in range(50) if _add_bridge(number))
         run("ip", "address", "add", f"{self.gateway}/24", "dev", self.bridge)
-        with (home / "log").open("wb") as log:
+        # two engines that start at once would take each other's firewall rules away
+        with _alone(self.images), (home / "log").open("wb") as log:
             words = [f"--data-root={home}/data", f"--exec-root={home}/exec", f"--pidfile={home}/pid"]
             words += [f"--host={self.socket}", f"--bridge={self.bridge}"]
             self.engine = subprocess.Popen(["dockerd", *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        for _ in range(200):
-            if (
-                subprocess.run(["docker", "-H", self.socket, "version"], capture_output=True, check=False).returncode
-                == 0
-            ):
-                return
-            time.sleep(0.1)
+            for _ in range(200):
+                version = subprocess.run(["docker", "-H", self.socket, "version"], capture_output=True, check=False)
+                if version.returncode == 0:
+                    return
+                time.sleep(0.1)
         raise RuntimeError((home / "log").read_text()[-3000:])
 
     def cleanup(self) -> None:
@@ -222,6 +222,17 @@ class Cli:
 def bridge_name(number: int) -> str:
     """A laboratory's network interface."""
     return f"mkit{number}"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One laboratory at a time, of those that share the folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _add_bridge(number: int) -> bool:
