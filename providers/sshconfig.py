@@ -107,5 +107,8 @@ def known_fingerprints(settings: Settings) -> tuple[str, ...]:
         if path.is_file() and shutil.which("ssh-keygen"):
             words = ["ssh-keygen", "-l", "-F", name, "-f", str(path)]
             result = subprocess.run(words, capture_output=True, text=True, check=False)
-            found += [word for word in result.stdout.split() if word.startswith("SHA256:")]
+            # a line that names the place, and says CA or REVOKED of what is no host's key, is before each key
+            for place, key in zip(*[iter(result.stdout.splitlines())] * 2, strict=False):
+                if not place.rstrip().endswith(("CA", "REVOKED")):
+                    found += [word for word in key.split() if word.startswith("SHA256:")]
     return tuple(dict.fromkeys(found))

@@ -107,7 +107,10 @@ def test_without_openssh_there_is_no_configuration(config: Path, environment: py
 def test_the_users_known_hosts_count_at_first_contact(config: Path) -> None:
     public, other = keys.ssh_key("host")[1], keys.ssh_key("other")[1]
     known = config.parent / "known_hosts"
-    known.write_text(f"a.test,[b.test]:2222,alias {public}\nc.test {other}\n")
+    known.write_text(
+        f"a.test,[b.test]:2222,alias {public}\nc.test {other}\n"
+        f"@revoked a.test {other}\n@cert-authority *.test {other}\n"
+    )
     config.write_text("Host c\n  HostName c.test\n  HostKeyAlias alias\n")
     assert generic("a.test").host_keys == (ssh.fingerprint(public),)
     assert generic("b.test", ssh_port=2222).host_keys == (ssh.fingerprint(public),)
