@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +81,7 @@ def test_a_reboot_in_the_middle(lab: Lab, cli: Cli, host: Host) -> None:
     host.sh(f"cat >/usr/local/bin/systemctl <<'END'\n{slow}END\nchmod +x /usr/local/bin/systemctl")
     options = address(host, "--generic-ssh-user", "root", "--engine-label", "after=reboot")
     said: list[str] = []
-    creating = threading.Thread(target=lambda: said.append(cli("create", *options, "web")))
+    creating = threading.Thread(target=lambda: said.append(cli("create", "--yes", *options, "web")))
     creating.start()
     try:
         host.sh("for i in $(seq 600); do [ -e /begun ] && break; sleep 0.1; done; [ -e /begun ]")
@@ -115,29 +117,22 @@ def test_behind_a_jump_host(lab: Lab, cli: Cli, host: Host, tmp_path: Path, monk
         try:
             assert "log in to it once with ssh" in cli.fail("create", *words, "web")
             (tmp_path / ".ssh" / "known_hosts").write_text(f"{gate.address} {gate.host_key}\n")
-            said = cli("create", *words, "web")
+            said = cli("create", "--yes", *words, "web")
             assert f"machinekit ssh web -N -L {port}:127.0.0.1:2376" in said
             assert cli("ssh", "web", "hostname") == host.sh("hostname")
             (tmp_path / "file").write_text("through\n")
             cli("scp", str(tmp_path / "file"), "web:/tmp/file")
             assert host.sh("cat /tmp/file") == "through\n"
-            cli(
-                "ssh",
-                "web",
-                "-f",
-                "-N",
-                "-o",
-                "ControlMaster=yes",
-                "-S",
-                f"{tmp_path}/way",
-                "-L",
-                f"{port}:127.0.0.1:2376",
-            )
-            try:
+            words = [sys.executable, "-m", "machinekit", "ssh", "web", "-N", "-v", "-L", f"{port}:127.0.0.1:2376"]
+            with subprocess.Popen(words, env=cli.environment, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as way:
+                assert way.stderr is not None
+                while b"forwarding listening on 127.0.0.1 port" not in way.stderr.readline():
+                    assert way.poll() is None
+                threading.Thread(target=way.stderr.read).start()  # so that it can go on talking
                 assert run("docker", "version", "--format", "{{.Server.Os}}", env=cli.client("web")) == "linux\n"
                 assert "cannot reach" not in cli("provision", "web")
-            finally:
-                cli("ssh", "web", "-S", f"{tmp_path}/way", "-O", "exit")
+                way.terminate()
+                way.wait(60)  # it was passed on
         finally:
             host.sh(f"iptables -D INPUT {closed}")
 
@@ -146,7 +141,7 @@ def test_a_machine_that_is_off_is_said_to_be(cli: Cli) -> None:
     cli("create", "-d", "container", "c1")
     assert cli("ssh", "c1", "--", "echo", "in") == "in\n"
     cli.fail("ssh", "c1", "exit 7", code=7)
-    cli("stop", "c1")
+    cli("kill", "c1")
     for words in (
         ["ssh", "c1", "true"],
         ["env", "c1"],
