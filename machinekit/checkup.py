@@ -95,6 +95,10 @@ class _Nobody:
         """Nobody agrees to anything."""
         return False
 
+    def ask(self, question: str) -> str | None:
+        """Nobody knows a secret."""
+        return None
+
 
 class _Checkup:
     """The look at one machine. `work` and `state` are known once the parts that find them are through."""
@@ -171,9 +175,10 @@ class _Checkup:
         broken = found.state in (State.ERROR, State.TIMEOUT)
         do = f"machinekit restart {self.name}" if broken and work.driver.capabilities.power else ""
         yield self._check(Level.PROBLEM if broken else Level.OK, str(found.state), do)
-        port = found.ssh_port if work.driver.capabilities.ssh else record.ssh_port
-        if found.state is State.RUNNING and (found.address, port) != (record.address, record.ssh_port):
-            moved = f"it is at {found.address} port {port} now, not at {record.address} port {record.ssh_port}"
+        address, port = work.located(found)
+        port = port if work.driver.capabilities.ssh else record.ssh_port
+        if found.state is State.RUNNING and (address, port) != (record.address, record.ssh_port):
+            moved = f"it is at {address} port {port} now, not at {record.address} port {record.ssh_port}"
             yield self._check(Level.PROBLEM, moved, self._provision)
 
     def _host(self, work: Work) -> Iterator[Check]:

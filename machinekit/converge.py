@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import tenacity
 
@@ -10,7 +11,7 @@ from machinekit import certificates, dockerapi, dockercontext, engine, packages,
 from machinekit.errors import DeadlineError, EngineError, GoneError, PreCheckError, RemoteError
 from machinekit.machine import Instance, Phase, State
 from machinekit.store import KNOWN_HOSTS
-from machinekit.work import Step, Work, ssh_host
+from machinekit.work import Step, Work
 
 ADDRESS = 300.0  # seconds: how long each wait goes on
 BOOT = 600.0  # a first boot without KVM on a busy computer takes minutes
@@ -18,6 +19,7 @@ PROBE = 60.0
 INSTALL = 1200.0
 CONFIGURE = 300.0
 ENGINE = 60.0
+GLANCE = 2.0
 
 
 def find_address(work: Work) -> None:
@@ -44,16 +46,15 @@ def wait_for_ssh(work: Work) -> None:
     """
     from machinekit import ssh
 
-    machine, known_hosts = work.machine, work.directory / KNOWN_HOSTS
+    host = work.host
     patience = BOOT if work.driver.capabilities.births else ssh.CONNECT
-    if not known_hosts.exists():
-        fingerprint = work.driver.host_key
-        key = ssh.wait_scan(machine.address, machine.ssh_port, fingerprint, patience)
-        work.write(KNOWN_HOSTS, f"{machine.uid} {key}\n".encode())
-        if not fingerprint:
+    if not host.known_hosts.exists():
+        fingerprints = work.driver.host_keys
+        key = ssh.wait_scan(host, fingerprints, patience)
+        work.write(KNOWN_HOSTS, f"{host.alias} {key}\n".encode())
+        if not fingerprints:
             work.note(f"pinned the host key seen at first contact: {ssh.fingerprint(key)}")
-    host = ssh_host(work.store, machine)
-    work.connection = ssh.wait_connect(host, patience, newborn=work.newborn)
+    work.connection = ssh.wait_connect(host, patience, newborn=work.newborn, ask=work.progress.ask)
 
 
 def detect_system(work: Work) -> None:
@@ -61,7 +62,7 @@ def detect_system(work: Work) -> None:
 
     The host must have a POSIX shell, and systemd or OpenRC.
     """
-    lines = work.connected().run(engine.probe_script(), patience=PROBE)
+    lines = work.execute(engine.probe_script(), PROBE)
     work.facts = engine.parse_facts(lines)
     if work.facts.init not in service.KNOWN:
         raise RemoteError(f"{work.facts.system} runs {work.facts.init!r} as its init system, which is not one we know")
@@ -79,7 +80,7 @@ def install_engine(work: Work) -> None:
     if work.spec.version:
         version = packages.choose(work.spec.version, ask_versions(work), packages.what(work.spec, work.facts))
     script = packages.install_script(work.spec, work.facts, version, held=bool(version)) + engine.probe_script()
-    work.facts = engine.parse_facts(work.connected().run(script, patience=INSTALL, heard=waiting(work)))
+    work.facts = engine.parse_facts(work.execute(script, INSTALL, heard=waiting(work)))
     if not work.facts.dockerd:
         raise EngineError("the engine's installation ended well but left no dockerd", "try another --engine source")
     work.changed.append("engine installed")
@@ -111,7 +112,7 @@ def agree_to_changes(work: Work) -> None:
 def ask_versions(work: Work) -> packages.Offers:
     """The versions of the engine's package that the host can have."""
     script = packages.offers_script(work.spec, work.facts)
-    return packages.parse_offers(work.connected().run(script, patience=INSTALL, heard=waiting(work)))
+    return packages.parse_offers(work.execute(script, INSTALL, heard=waiting(work)))
 
 
 def waiting(work: Work) -> Callable[[str], None]:
@@ -186,8 +187,31 @@ def verify_engine(work: Work) -> None:
         stop=tenacity.stop_after_delay(ENGINE if work.changed else dockerapi.PATIENCE),
         reraise=True,
     )
-    retrying(dockerapi.version, work.machine.url, tls)
+    if work.connection and (work.host.access.proxy or work.driver.engine_url):
+        _verify_through_ssh(work, retrying, tls)
+    else:
+        retrying(dockerapi.version, work.machine.url, tls)
     dockercontext.refresh(work.machine.name, work.machine.uid, work.machine.url, tls, work.machine.store)
+
+
+def _verify_through_ssh(work: Work, retrying: tenacity.Retrying, tls: Path | None) -> None:
+    """Whoever comes in through a jump host may not reach the engine's port without one."""
+    assert work.connection is not None  # noqa: S101 (the caller says so)
+    url, name, port = work.machine.url, work.machine.name, work.driver.listen_port
+    with work.connection.forwarded("127.0.0.1", port) as local:
+        try:
+            retrying(dockerapi.version, f"tcp://127.0.0.1:{local}", tls)
+        except EngineError as error:
+            text = error.message.replace(
+                f"tcp://127.0.0.1:{local}", f"the server's own port {port}, asked through SSH,"
+            )
+            raise EngineError(text, "the engine must run, and the server's sshd allow TCP forwarding") from None
+    try:
+        dockerapi.ping(url, tls, GLANCE)
+    except EngineError:
+        way = f"while this runs: machinekit ssh {name} -N -L {url.rpartition(':')[2]}:127.0.0.1:{port}"
+        way = way if work.driver.engine_url else 'see docs/adopt.md, "Behind a jump host"'
+        work.note(f"the engine answers through SSH, but docker cannot reach {url} from here: {way}")
 
 
 def steps(work: Work) -> tuple[Step, ...]:
@@ -220,15 +244,13 @@ def _put_in_place(work: Work, files: list[engine.File]) -> None:
     """Change what differs on the host and have the engine run with it."""
     differing = engine.to_change(files, work.facts)
     if differing or work.facts.pending == "yes":
-        lines = work.connected().run(
-            engine.configure_script(differing, work.facts, work.machine.uid), patience=CONFIGURE
-        )
+        lines = work.execute(engine.configure_script(differing, work.facts, work.machine.uid), CONFIGURE)
         only = differing and {engine.CA, engine.CERT, engine.KEY}.issuperset(file.path for file in differing)
         work.changed.append("certificates renewed" if only else "engine configured")
         if told := engine.containers_told(lines):
             work.note(told)
     elif work.facts.active != "yes":
-        work.connected().run(engine.start_script(), patience=CONFIGURE)
+        work.execute(engine.start_script(), CONFIGURE)
         work.changed.append("engine started")
 
 

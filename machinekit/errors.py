@@ -10,9 +10,11 @@ MachinekitError              exit 1
 ├── DriverError                       a cloud, hypervisor or engine refused
 │   └── GoneError                     the instance behind a record does not exist any more
 ├── ConnectError                      no SSH connection
-│   ├── UnreachableError              name, route, port or banner: waiting may help
+│   ├── UnreachableError              route, port or silence: waiting may help
+│   │   └── BrokenError               an open connection was cut: what ran may be run again
+│   ├── WrongAddressError             no such name, or something else answers: waiting does not help
 │   ├── HostKeyError                  the host is not the one that was pinned
-│   └── LoginError                    key or sudo refused
+│   └── LoginError                    key, shell or sudo refused
 ├── DownloadError                     a file of a publisher cannot be had: network, proxy, or it is not there
 ├── UntrustedError                    a checksum or signature is wrong, or a file is not what it was
 ├── RemoteError                       a script failed on the host
@@ -73,7 +75,15 @@ class ConnectError(MachinekitError):
 
 
 class UnreachableError(ConnectError):
-    """Name, route, port or banner failed: waiting may help."""
+    """Nobody answers there now: waiting may help."""
+
+
+class BrokenError(UnreachableError):
+    """An open connection was cut: what ran may be run again."""
+
+
+class WrongAddressError(ConnectError):
+    """No such name, or something else than an SSH server of our kind answers: waiting does not help."""
 
 
 class HostKeyError(ConnectError):
@@ -81,7 +91,7 @@ class HostKeyError(ConnectError):
 
 
 class LoginError(ConnectError):
-    """The host refused the key, or sudo asks for a password."""
+    """The host refused the key, or sudo refused us."""
 
 
 class DownloadError(MachinekitError):

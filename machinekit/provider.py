@@ -88,6 +88,39 @@ class Check:
     do: str = ""
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a secret comes from before a person is asked: a variable of the environment, or a command that prints it.
+
+    `flag` is the option that gives the command.
+    """
+
+    variable: str = ""
+    command: str = ""
+    flag: str = ""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to get into a host that somebody else set up, beside its user and key.
+
+    `address` and `port` are where it is, when that is not where the instance is said to be. `proxy` is a command
+    whose stdin and stdout lead to the SSH port, with ssh_config(5)'s tokens; `through` names it to a person. `agent`
+    is the socket of the agent: empty for $SSH_AUTH_SOCK, "none" for no agent. `keys` are tried after the agent's,
+    or with `only_keys` instead of them; without any the user's default keys are.
+    """
+
+    address: str = ""
+    port: int = 0
+    proxy: str = ""
+    through: str = ""
+    agent: str = ""
+    keys: tuple[Path, ...] = ()
+    only_keys: bool = False
+    passphrase: Source = Source()
+    sudo: Source = Source()
+
+
 OptionsT = TypeVar("OptionsT", bound=Options)
 
 
@@ -121,9 +154,14 @@ class Driver(ABC, Generic[OptionsT]):
         return ""
 
     @property
-    def host_key(self) -> str:
-        """The fingerprint (SHA256:...) a host that we did not make must show; empty to pin the key seen first."""
-        return ""
+    def host_keys(self) -> tuple[str, ...]:
+        """The fingerprints (SHA256:...), one of which a host that we did not make must show; none: the first seen."""
+        return ()
+
+    @property
+    def access(self) -> Access:
+        """How to get in, where that needs more than address, user and key."""
+        return Access()
 
     @property
     def engine_url(self) -> str:

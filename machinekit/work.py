@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from machinekit import drivers
 from machinekit.engine import Facts
-from machinekit.errors import MachinekitError, StoreError
+from machinekit.errors import BrokenError, MachinekitError, StoreError
 from machinekit.machine import Instance, Machine, Phase
 from machinekit.provider import Driver
 from machinekit.spec import parse_spec
@@ -21,6 +21,7 @@ from machinekit.store import KNOWN_HOSTS, LOST, SSH_KEY, Store
 if TYPE_CHECKING:
     from machinekit.ssh import Connection, Host
 
+COMEBACK = 180.0  # seconds a host gets to be back after a connection was cut: a reboot takes a minute or two
 UNFINISHED = "run the same machinekit create again, or machinekit rm"
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,9 @@ class Progress(Protocol):
 
     def confirm(self, machine: str, question: str) -> bool:
         """Whether a person agrees; raises UsageError, with the question in it, where there is nobody to ask."""
+
+    def ask(self, question: str) -> str | None:
+        """A secret that a person types unseen; None when there is nobody to ask."""
 
 
 @dataclass
@@ -102,32 +106,61 @@ class Work:
         """Remember where the instance answers."""
         machine = self.machine
         before = machine.to_json()
-        machine.address = instance.address
+        machine.address, port = self.located(instance)
         if self.driver.capabilities.ssh:
-            machine.ssh_port = instance.ssh_port
+            machine.ssh_port = port
             machine.ssh_user, machine.ssh_key = self.driver.ssh_user, self.driver.ssh_key
-        host = f"[{instance.address}]" if ":" in instance.address else instance.address
+        host = f"[{machine.address}]" if ":" in machine.address else machine.address
         machine.url = self.driver.engine_url or f"tcp://{host}:{instance.engine_port}"
         if machine.to_json() != before:
             self.save()
+
+    def located(self, instance: Instance) -> tuple[str, int]:
+        """The address and SSH port to connect to: a server that was there before may be known by another name."""
+        access = self.driver.access
+        return access.address or instance.address, access.port or instance.ssh_port
 
     def connected(self) -> Connection:
         """The one connection to the host; raises what `ssh.connect` raises."""
         from machinekit import ssh
 
         if self.connection is None:
-            self.connection = ssh.connect(ssh_host(self.store, self.machine))
+            self.connection = ssh.connect(self.host, self.progress.ask)
         return self.connection
 
+    def execute(self, script: str, patience: float, heard: Callable[[str], None] = lambda line: None) -> list[str]:
+        """Run a script as root over the one connection, and return what it said.
 
-def ssh_host(store: Store, machine: Machine) -> Host:
+        When the connection is cut, by a reboot of the host or by the network, it is made again once and the script
+        runs again: every script can, and the host lets no two run at the same time.
+        """
+        from machinekit import ssh
+
+        connection = self.connected()
+        try:
+            return connection.run(script, patience=patience, heard=heard)
+        except BrokenError as error:
+            self.note(f"{error.message}; waiting for the host to come back")
+            connection.close()
+            self.connection = ssh.wait_connect(self.host, COMEBACK, newborn=False, ask=self.progress.ask)
+            return self.connection.run(script, patience=patience, heard=heard)
+
+    @property
+    def host(self) -> Host:
+        """Where and how to log in."""
+        return ssh_host(self.store, self.machine, self.driver)
+
+
+def ssh_host(store: Store, machine: Machine, driver: Driver[Any] | None = None) -> Host:
     """Where and how to log in to a machine."""
     from machinekit.ssh import Host
 
     directory = store.directory(machine.name)
+    access = (driver or drivers.bind(machine, directory)).access
     own = directory / SSH_KEY
     key = Path(machine.ssh_key) if machine.ssh_key else own if own.exists() else None
-    return Host(machine.address, machine.ssh_port, machine.ssh_user, machine.uid, directory / KNOWN_HOSTS, key)
+    known_hosts = directory / KNOWN_HOSTS
+    return Host(machine.address, machine.ssh_port, machine.ssh_user, machine.uid, known_hosts, key, access)
 
 
 Step = Callable[[Work], None]

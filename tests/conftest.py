@@ -14,7 +14,7 @@ import pytest
 from machinekit.providers.generic import GenericOptions
 
 from machinekit import cli as command_line
-from machinekit import web
+from machinekit import secret, web
 from machinekit.errors import UsageError
 from machinekit.store import Store
 from tests.providers.fake import Fake, FakeCloud
@@ -31,6 +31,11 @@ class Told:
 
     steps: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    secrets: dict[str, str] = field(default_factory=dict)  # what a person would answer
+
+    def ask(self, question: str) -> str | None:
+        """What a person would say."""
+        return self.secrets.get(question)
 
     def step(self, machine: str, text: str) -> None:
         """Keep it."""
@@ -152,3 +157,9 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         monkeypatch.delenv(variable.upper(), raising=False)
     monkeypatch.setattr(web, "PAUSE", 0)
     return monkeypatch
+
+
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets are asked for anew, as in a process of its own."""
+    monkeypatch.setattr(secret, "_answers", {})

@@ -10,6 +10,7 @@ import re
 import shlex
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import paramiko
 
 from machinekit import keys
 from machinekit.engine import DAEMON_JSON
+from machinekit.remote import _pump
 from machinekit.ssh import Host
 from machinekit.store import CA, CLIENT_CERT, CLIENT_KEY, SERVER_CERT, SERVER_KEY
 
@@ -163,12 +165,100 @@ def _request(connection: socket.socket) -> bytes:
     return request
 
 
+class Proxy(Server):
+    """A TCP link to a port of this computer that is slow, and stalls or is cut when told to.
+
+    `delay` is in seconds, for each way; `limit` is after how many bytes from the server it stalls or, without
+    `stalls`, is cut; with `resets` a cut sends a RST.
+    """
+
+    def __init__(
+        self, port: int, *, delay: float = 0, limit: int = -1, stalls: bool = False, resets: bool = False
+    ) -> None:
+        super().__init__(self._carry)
+        self._target = port
+        self._delay, self._limit, self._stalls, self._resets = delay, limit, stalls, resets
+        self._stalled, self._away, self._over = threading.Event(), threading.Event(), threading.Event()
+        self._targets: list[socket.socket] = []
+
+    def stall(self) -> None:
+        """Carry nothing from now on, and keep the connections."""
+        self._stalled.set()
+
+    def cut(self) -> None:
+        """End the connections that there are."""
+        for connection in self._open:
+            self._end(connection)
+
+    def leave(self) -> None:
+        """End the connections, and every new one at once, until `come_back`."""
+        self._away.set()
+        self.cut()
+
+    def come_back(self) -> None:
+        """Take connections again."""
+        self._away.clear()
+
+    def lead_to(self, port: int) -> None:
+        """Lead new connections elsewhere."""
+        self._target = port
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self._over.set()
+        for server in self._targets:
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
+        super().__exit__(kind, error, trace)
+
+    def _end(self, client: socket.socket) -> None:
+        if self._resets:  # SO_LINGER of 0 seconds: close sends a RST; shutdown ends reading in the other thread
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_RD if self._resets else socket.SHUT_RDWR)
+        if self._resets:
+            client.close()
+
+    def _carry(self, client: socket.socket) -> None:
+        if self._away.is_set():
+            return
+        with socket.create_connection(("127.0.0.1", self._target)) as server:
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._targets.append(server)
+            upward = threading.Thread(target=self._one_way, args=(client, server, -1))
+            upward.start()
+            self._one_way(server, client, self._limit)
+            if self._stalled.is_set():
+                self._over.wait()
+            self._end(client)
+            server.shutdown(socket.SHUT_RDWR)
+            upward.join()
+
+    def _one_way(self, source: socket.socket, target: socket.socket, limit: int) -> None:
+        passed = 0
+        with contextlib.suppress(OSError):
+            while piece := source.recv(65536):
+                self._over.wait(self._delay)
+                if limit >= 0:
+                    piece = piece[: limit - passed]
+                    passed += len(piece)
+                if self._stalled.is_set():
+                    return
+                target.sendall(piece)
+                if passed == limit:
+                    if self._stalls:
+                        self.stall()
+                    return
+            target.shutdown(socket.SHUT_WR)
+
+
 class SshServer(Server):
     """An SSH server that accepts one public key and gives each command, with its channel, to `shell`."""
 
     def __init__(self, shell: Shell | None = None) -> None:
         super().__init__(self._session)
         self.shell = shell or real_shell
+        self.forwarded: list[tuple[str, int]] = []  # where clients asked to be led
+        self.before_exec: Callable[[], None] = lambda: None  # what happens before a command is answered
         self.private, self.public = keys.ssh_key("user")
         host_private, self.host_key = keys.ssh_key("host")
         self._host_key = paramiko.Ed25519Key.from_private_key(io.StringIO(host_private.decode()))
@@ -177,6 +267,7 @@ class SshServer(Server):
         """How to log in, with the right key and the right pinned host key unless told otherwise."""
         key_file, known_hosts = directory / "id", directory / "known_hosts"
         key_file.write_bytes(self.private)
+        key_file.chmod(0o600)
         known_hosts.write_text(f"the-uid {host_key or self.host_key}\n")
         return Host("127.0.0.1", self.port, user, "the-uid", known_hosts, key_file)
 
@@ -184,15 +275,16 @@ class SshServer(Server):
         transport = paramiko.Transport(connection)
         transport.add_server_key(self._host_key)
         try:
-            transport.start_server(server=_Login(self))
+            transport.start_server(server=_Login(self, transport))
             transport.join()
         finally:
             transport.close()
 
 
 class _Login(paramiko.ServerInterface):
-    def __init__(self, server: SshServer) -> None:
+    def __init__(self, server: SshServer, transport: paramiko.Transport) -> None:
         self._server = server
+        self._transport = transport
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey"
@@ -204,7 +296,26 @@ class _Login(paramiko.ServerInterface):
     def check_channel_request(self, kind: str, chanid: int) -> int:
         return paramiko.common.OPEN_SUCCEEDED
 
+    def check_channel_direct_tcpip_request(
+        self, chanid: int, origin: tuple[str, int], destination: tuple[str, int]
+    ) -> int:
+        self._server.forwarded.append(destination)
+        try:
+            target = socket.create_connection(destination)
+        except OSError:
+            return paramiko.common.OPEN_FAILED_CONNECT_FAILED
+        threading.Thread(target=self._forward, args=(chanid, target), daemon=True).start()
+        return paramiko.common.OPEN_SUCCEEDED
+
+    def _forward(self, chanid: int, target: socket.socket) -> None:
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException), target:
+            while (channel := self._transport._channels.get(chanid)) is None:  # type: ignore[attr-defined]
+                self._transport.join(0.01)
+            with contextlib.closing(channel):
+                _pump(target, channel)
+
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        self._server.before_exec()
         threading.Thread(target=self._run, args=(channel, command.decode()), daemon=True).start()
         return True
 
@@ -224,6 +335,46 @@ def real_shell(channel: paramiko.Channel, command: str) -> None:
     result = subprocess.run(shlex.split(command), input=script, capture_output=True, check=False)
     channel.sendall(result.stdout + result.stderr)
     channel.send_exit_status(result.returncode)
+
+
+def sudo(*passwords: str, asks: bool = True, tries: int = 3, then: Shell = real_shell) -> Shell:
+    """sudo -S, as far as our command line goes: it asks for a password on stderr, and takes these."""
+
+    def shell(channel: paramiko.Channel, command: str) -> None:
+        words = shlex.split(command)
+        assert words[:5] == ["env", "LC_ALL=C", "sudo", "-S", "-p"]
+        for attempt in range(tries if asks else 0):
+            channel.sendall(words[5].encode())
+            if line_of(channel) in passwords:
+                break
+            again = b"Sorry, try again.\n" if attempt < tries - 1 else b"sudo: 3 incorrect password attempts\n"
+            channel.sendall(again)
+        else:
+            if asks:
+                channel.send_exit_status(1)
+                return
+        channel.sendall(b"machinekit:root\n")
+        then(channel, "sh -s")
+
+    return shell
+
+
+def line_of(channel: paramiko.Channel) -> str:
+    """One line that the client sends; nothing after it is taken."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := channel.recv(1)):
+        line += byte
+    return line.decode().rstrip("\n")
+
+
+def refusing(text: str, code: int) -> Shell:
+    """Say this at once and take nothing, as a login that gives no shell."""
+
+    def shell(channel: paramiko.Channel, command: str) -> None:
+        channel.sendall(text.encode())
+        channel.send_exit_status(code)
+
+    return shell
 
 
 def shell_saying(text: str, code: int) -> Shell:

@@ -15,9 +15,10 @@ from machinekit.providers.none import NoneOptions
 from machinekit.providers.qemu import QemuOptions
 
 from machinekit import create as creating
-from machinekit import dockercontext, engine, keys, lifecycle, service, ssh
+from machinekit import dockercontext, engine, keys, lifecycle, service, ssh, work
 from machinekit.create import create
 from machinekit.errors import (
+    ConnectError,
     DriverError,
     EngineError,
     GoneError,
@@ -42,7 +43,7 @@ from tests.providers import fake as fake_driver
 from tests.providers.fake import Fake, FakeCloud, FakeOptions, Killed
 from tests.publisher import NAME as IMAGE
 from tests.publisher import Publisher, disk
-from tests.servers import Certificates, FakeHost, Server, encrypted, shell_saying
+from tests.servers import Certificates, FakeHost, Proxy, Server, SshServer, encrypted, sudo
 from tests.servers import engine as engine_serve
 
 OPTIONS = FakeOptions("s3cret", 3, ("a",))
@@ -347,6 +348,60 @@ def test_a_host_that_cannot_be_served(
     assert host.files == {}
 
 
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_connection_that_is_cut_is_made_again(store: Store, told: Told, host: FakeHost, at: int) -> None:
+    """By a reboot in the middle, or by the network: the same create goes on."""
+    started = []
+
+    def begin() -> None:
+        started.append(len(host.scripts))
+        if len(started) == at:
+            link.cut()
+
+    host.before_exec = begin
+    with Proxy(host.port) as link:
+        assert adopt(store, told, adopting(host, ssh_port=link.port))[-1] == "created"
+    assert len(started) == 4
+    assert len(told.notes) == 2
+    assert "; waiting for the host to come back" in told.notes[-1]
+
+
+def test_a_host_that_does_not_come_back(
+    store: Store, told: Told, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason is the last one, and create again goes on from there."""
+    monkeypatch.setattr(work, "COMEBACK", 0.3)
+    with Proxy(host.port) as link:
+        host.before_exec = link.leave
+        options = adopting(host, ssh_port=link.port)
+        with pytest.raises(UnreachableError, match="closes the connection at once"):
+            adopt(store, told, options)
+        host.before_exec = lambda: None
+        link.come_back()
+        assert adopt(store, told, options)[-1] == "created"
+
+
+def test_another_host_comes_back(store: Store, told: Told, host: FakeHost) -> None:
+    """A cut connection is no way past the pinned key."""
+    other = SshServer()
+    with other, Proxy(host.port) as link:
+
+        def begin() -> None:
+            link.lead_to(other.port)
+            link.cut()
+
+        host.before_exec = begin
+        with pytest.raises(HostKeyError, match="shows another host key than the pinned one"):
+            adopt(store, told, adopting(host, ssh_port=link.port))
+
+
+def test_a_slow_link_is_crossed_seldom(store: Store, told: Told, host: FakeHost) -> None:
+    """400 ms there and back: one login after the look at the host key, three executions."""
+    with Proxy(host.port, delay=0.2) as link:
+        assert adopt(store, told, adopting(host, ssh_port=link.port))[-1] == "created"
+        assert (link.connections, len(host.scripts)) == (2, 3)
+
+
 def test_the_fingerprint_given_is_the_one_that_counts(store: Store, told: Told, host: FakeHost) -> None:
     with pytest.raises(HostKeyError, match="has no host key SHA256:"):
         adopt(store, told, adopting(host, host_key=ssh.fingerprint(host.public)))
@@ -371,8 +426,8 @@ def test_trouble_with_the_login_is_told_apart(
     with pytest.raises(UnreachableError, match="refuses the connection"):
         adopt(store, told, adopting(host, ssh_port=1))
     lifecycle.remove(store, "node1", told)
-    host.shell = shell_saying("sudo: a password is required\n", 1)
-    with pytest.raises(LoginError, match="cannot become root on bob@"):
+    host.shell = sudo("right")
+    with pytest.raises(LoginError, match="asks for the password of bob"):
         adopt(store, told, adopting(host, ssh_user="bob"))
 
 
@@ -390,6 +445,7 @@ def test_a_server_is_logged_in_to_with_the_users_own_default_key(
     environment.delenv("SSH_AUTH_SOCK", raising=False)
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "id_ed25519").write_bytes(host.private)
+    (tmp_path / ".ssh" / "id_ed25519").chmod(0o600)
     assert "created" in adopt(store, told, adopting(host, ssh_key=""))
     assert not (store.directory("node1") / SSH_KEY).exists()
 
@@ -437,9 +493,9 @@ def test_a_machine_that_is_not_whole_is_not_worked_on(store: Store, told: Told, 
 
 
 def test_wrong_options_are_mended_while_nothing_is_made(store: Store, told: Told) -> None:
-    with pytest.raises(UnreachableError):
+    with pytest.raises(ConnectError):
         adopt(store, told, GenericOptions("no-such-host.invalid"))
-    with pytest.raises(UnreachableError, match="resolve other"):
+    with pytest.raises(ConnectError, match="resolve other"):
         adopt(store, told, GenericOptions("other.invalid"))
 
 

@@ -168,7 +168,7 @@ def test_every_driver_has_a_json_schema(name: str) -> None:
     ("driver", "values", "said"),
     [
         ("generic", {}, "--generic-ip-address is required"),
-        ("generic", {"ip_address": "h", "ssh_port": 0}, "--generic-ssh-port: Input should be greater than or equal"),
+        ("generic", {"ip_address": "h", "ssh_port": -1}, "--generic-ssh-port: Input should be greater than or equal"),
         ("generic", {"ip_address": "h", "ssh_user": "a b"}, "--generic-ssh-user: "),
         ("generic", {"ip_address": "h", "ssh_user": "-oProxyCommand=id"}, "--generic-ssh-user: "),
         ("generic", {"ip_address": "h", "host_key": "MD5:00"}, "--generic-host-key: "),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.conftest import Told
 
 @pytest.fixture
 def work(store: Store, told: Told) -> Work:
-    machine = Machine("node1", "uid", "generic", "s", "", options={"ip_address": "192.0.2.7", "ssh_user": "bob"})
+    machine = Machine("node1", "uid", "qemu", "s", "")
     store.reserve(machine)
     return Work(store, machine, told)
 
@@ -32,7 +33,7 @@ def work(store: Store, told: Told) -> Work:
 def test_a_place_is_remembered(store: Store, work: Work, address: str, url: str) -> None:
     work.place(Instance(State.RUNNING, address, 2222))
     machine = store.load("node1")
-    assert (machine.address, machine.url, machine.ssh_port, machine.ssh_user) == (address, url, 2222, "bob")
+    assert (machine.address, machine.url, machine.ssh_port, machine.ssh_user) == (address, url, 2222, "machinekit")
     before = (store.directory("node1") / RECORD).stat().st_mtime_ns
     work.place(Instance(State.RUNNING, address, 2222))
     assert (store.directory("node1") / RECORD).stat().st_mtime_ns == before, "what is known is not written again"
@@ -91,3 +92,20 @@ def test_the_connection_is_closed_whatever_happens(work: Work) -> None:
     with pytest.raises(MachinekitError):
         run(work, (announced,))
     assert connection.closed == 2
+
+
+def test_the_users_ssh_config_says_where_a_server_is(store: Store, told: Told, tmp_path: Path) -> None:
+    if not shutil.which("ssh"):
+        pytest.skip("OpenSSH's client is not installed")
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text("Host web\n  HostName 192.0.2.7\n  Port 2222\n  User bob\n")
+    machine = Machine("node2", "uid", "generic", "s", "", options={"ip_address": "web"})
+    store.reserve(machine)
+    work = Work(store, machine, told)
+    found = work.driver.find()
+    assert found is not None
+    assert found.address == "web", "the instance itself is asked of nobody"
+    assert work.located(found) == ("192.0.2.7", 2222)
+    work.place(found)
+    assert (machine.address, machine.ssh_port, machine.ssh_user) == ("192.0.2.7", 2222, "bob")
+    assert machine.url == "tcp://192.0.2.7:2376"

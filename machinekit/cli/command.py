@@ -142,3 +142,32 @@ def confirm(question: str) -> bool:
         raise UsageError("this asks for confirmation and there is no terminal", "add -y")
     print(f"{question} (y/n): ", end="", flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def check_engine(store: Store, name: str, url: str, *, tls: bool) -> None:
+    """Hear from the machine's engine; raises EngineError, or what explains why it does not answer."""
+    from machinekit import dockerapi
+    from machinekit.errors import EngineError
+
+    try:
+        dockerapi.ping(known(url, name), store.directory(name) if tls else None)
+    except EngineError:
+        check_running(store, name)
+        raise
+
+
+def check_running(store: Store, name: str) -> None:
+    """Ask the driver about a machine that does not answer; raises MachinekitError when it is off or gone."""
+    from machinekit import collect
+    from machinekit.machine import State
+
+    try:
+        state = collect.state(store, name)
+    except MachinekitError:
+        return  # what made us ask says more
+    if state in (State.STOPPED, State.PAUSED):
+        raise MachinekitError(f'machine "{name}" is {state.lower()}', f"machinekit start {name}")
+    if state is State.NOT_FOUND:
+        raise MachinekitError(
+            f'the instance of "{name}" does not exist any more', f"machinekit rm {name}, then create it again"
+        )

@@ -8,8 +8,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from machinekit import client, dockerapi
-from machinekit.cli.command import DEFAULT_MACHINE, Command, from_store, known, machine_argument, store_of
+from machinekit import client
+from machinekit.cli.command import DEFAULT_MACHINE, Command, check_engine, from_store, machine_argument, store_of
 from machinekit.errors import NoSuchMachineError, UsageError
 
 TYPE_CHECKING = False  # see cli/command.py
@@ -74,9 +74,8 @@ class Config(Command):
 def _checked(args: argparse.Namespace, name: str) -> tuple[dict[str, Any], Path]:
     store = store_of(args)
     record = store.read(name)
-    directory = store.directory(name)
-    dockerapi.ping(known(record["url"], name), directory if record["tls"] else None)
-    return record, directory
+    check_engine(store, name, record["url"], tls=record["tls"])
+    return record, store.directory(name)
 
 
 def _shell() -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import termios
 import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from machinekit.cli.command import confirm
 from machinekit.errors import UsageError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
+_echoing: list[Any] | None = None  # the terminal's settings from before a question
 _ASKING = threading.Lock()  # one question at a time
 SLOW = 0.1  # seconds from which a step's duration is worth a line
 OFTEN = 10.0  # seconds between two lines of one step
@@ -35,7 +37,8 @@ class PlainProgress:
         pass
 
     def stop(self) -> None:
-        """There is nothing to take away."""
+        """There is nothing to take away but a question."""
+        _show_typing()
 
     def end(self, machine: str, outcome: str = "") -> None:
         """Print what came of it."""
@@ -68,6 +71,10 @@ class PlainProgress:
         """Ask, one machine at a time."""
         return _asked(machine, question)
 
+    def ask(self, question: str) -> str | None:
+        """Ask on the terminal."""
+        return _typed(question)
+
 
 class LiveProgress:
     """A spinner per machine with its present step; finished slow steps stay above."""
@@ -93,6 +100,7 @@ class LiveProgress:
     def stop(self) -> None:
         """Take the display away, and give the terminal its cursor back."""
         self._progress.stop()
+        _show_typing()
 
     def end(self, machine: str, outcome: str = "") -> None:
         """Take the machine's line away and leave what came of it."""
@@ -132,6 +140,14 @@ class LiveProgress:
         finally:
             self._progress.start()
 
+    def ask(self, question: str) -> str | None:
+        """Ask on the terminal, with the spinners out of the way."""
+        self._progress.stop()
+        try:
+            return _typed(question)
+        finally:
+            self._progress.start()
+
 
 def _asked(machine: str, question: str) -> bool:
     if not sys.stdin.isatty():
@@ -144,3 +160,26 @@ def progress(stream: TextIO | None = None) -> PlainProgress | LiveProgress:
     """The progress that suits the stream, stdout if none is given."""
     stream = stream or sys.stdout
     return LiveProgress(stream) if stream.isatty() else PlainProgress(stream)
+
+
+def _typed(question: str) -> str | None:
+    """What a person types unseen; None without a terminal, or when nothing or Ctrl-D is typed."""
+    if not sys.stdin.isatty():
+        return None
+    import getpass
+
+    global _echoing  # noqa: PLW0603 (there is one terminal)
+    with _ASKING:
+        _echoing = termios.tcgetattr(sys.stdin)
+        try:
+            return getpass.getpass(f"{question}: ") or None
+        except EOFError:
+            return None
+        finally:
+            _echoing = None
+
+
+def _show_typing() -> None:
+    """Let the terminal show what is typed again, when a question is broken off by the end of the process."""
+    if _echoing:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, _echoing)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from machinekit.cli.command import Command, machine_argument, store_of
+from machinekit.cli.command import Command, check_running, machine_argument, store_of
 from machinekit.errors import MachinekitError, UsageError
 from machinekit.store import Store
 
 if TYPE_CHECKING:
     from machinekit.machine import Machine
+
+
+NO_CONNECTION = 255  # ssh's own exit code
 
 
 class Ssh(Command):
@@ -30,7 +33,7 @@ class Ssh(Command):
         parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="and its arguments")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Replace this process by ssh, so that signals, terminal and exit code are its own."""
+        """Let ssh have the terminal, the signals and the exit code."""
         from machinekit.work import ssh_host
 
         store = store_of(args)
@@ -40,7 +43,10 @@ class Ssh(Command):
         options = [word for option in host.openssh_options() for word in ("-o", option)]
         target = ["-p", str(host.port), "-l", host.user, host.address]
         # options of the user's own, such as -L, may come before the command
-        os.execvp(_program("ssh"), ["ssh", "-F", "/dev/null", *options, *terminal, *target, *words])  # noqa: S606
+        code = _run([_program("ssh"), "-F", "/dev/null", *options, *terminal, *target, *words])
+        if code == NO_CONNECTION:  # or the command's own code, but then the machine runs
+            check_running(store, args.name)
+        return code
 
 
 class Scp(Command):
@@ -61,22 +67,25 @@ class Scp(Command):
         from machinekit.work import ssh_host
 
         store = store_of(args)
-        config = []
-        words = []
+        config, words = [], []
+        machines: list[str] = []
         for text in args.files:
             name, path = _split(text)
             words.append(f"{name}:{path}" if name else path)
             if name:
-                host = ssh_host(store, _with_ssh(store, name.rpartition("@")[2]))
+                machines.append(name.rpartition("@")[2])
+                host = ssh_host(store, _with_ssh(store, machines[-1]))
                 options = [option.replace("=", " ", 1) for option in host.openssh_options()]
                 address = [f"HostName {host.address.replace('%', '%%')}", f"Port {host.port}", f"User {host.user}"]
-                config += [f"Host {name.rpartition('@')[2]}", *address, *options]
+                config += [f"Host {machines[-1]}", *address, *options]
         flags = [flag for flag, given in (("-r", args.recursive), ("-q", args.quiet)) if given]
         with tempfile.NamedTemporaryFile("w", prefix="machinekit-") as file:
             file.write("\n".join(config) + "\n")
             file.flush()
-            command = [_program("scp"), "-F", file.name, "-3", *flags, *words]
-            return subprocess.run(command, check=False).returncode
+            code = _run([_program("scp"), "-F", file.name, "-3", *flags, *words])
+        for name in machines if code else ():
+            check_running(store, name)
+        return code
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -94,6 +103,17 @@ def _with_ssh(store: Store, name: str) -> Machine:
             f'there is no SSH to machine "{name}"', "its driver knows none, or its create did not end"
         )
     return machine
+
+
+def _run(command: list[str]) -> int:
+    """Run it in the foreground: what the keyboard sends is for it alone, and a signal to us is passed on."""
+    process = subprocess.Popen(command)
+    for number in (signal.SIGINT, signal.SIGQUIT):  # the terminal sends these to both
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda sent, frame: process.send_signal(sent))
+    code = process.wait()
+    return code if code >= 0 else 128 - code  # as a shell has it
 
 
 def _program(name: str) -> str:

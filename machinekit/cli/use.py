@@ -6,7 +6,8 @@ import argparse
 import os
 import sys
 
-from machinekit.cli.command import Command, machine_argument, store_of
+from machinekit.cli.command import Command, check_running, machine_argument, store_of
+from machinekit.errors import EngineError
 
 
 class Use(Command):
@@ -24,7 +25,12 @@ class Use(Command):
         from machinekit import lifecycle
         from machinekit.cli.progress import PlainProgress
 
-        lifecycle.use(store_of(args), args.name, PlainProgress(sys.stderr))
+        store = store_of(args)
+        try:
+            lifecycle.use(store, args.name, PlainProgress(sys.stderr))
+        except EngineError:
+            check_running(store, args.name)
+            raise
         print(f"docker now talks to {args.name} (context {args.name})")
         if "DOCKER_HOST" in os.environ or "DOCKER_CONTEXT" in os.environ:
             print(

@@ -9,9 +9,10 @@ import subprocess
 import pytest
 
 from machinekit import client
-from machinekit.machine import Machine
+from machinekit.machine import Machine, State
 from machinekit.store import Store
 from tests.conftest import Cli
+from tests.providers.fake import FakeCloud
 
 
 def test_env_sets_what_a_docker_client_reads(cli: Cli, store: Store, adopted: Machine) -> None:
@@ -110,3 +111,29 @@ def test_config_is_what_docker_takes(cli: Cli, store: Store, adopted: Machine) -
     command = ["docker", *words, "version", "--format", "{{.Server.Version}}"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "certificate" not in result.stderr
+
+
+@pytest.mark.parametrize("words", [["env", "fake1"], ["config", "fake1"], ["use", "fake1"]])
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (State.STOPPED, 'machine "fake1" is stopped\n  machinekit start fake1'),
+        (State.PAUSED, 'machine "fake1" is paused\n  machinekit start fake1'),
+        (None, 'the instance of "fake1" does not exist any more\n  machinekit rm fake1'),
+        (State.RUNNING, "the engine at tcp://127.0.0.1:1 does not answer"),
+    ],
+)
+def test_why_an_engine_does_not_answer(
+    cli: Cli, store: Store, made: Machine, cloud: FakeCloud, words: list[str], state: State | None, said: str
+) -> None:
+    made.url = "tcp://127.0.0.1:1"
+    store.save(made)
+    if state:
+        cloud.instances[made.uid].state = state
+    else:
+        cloud.instances.clear()
+    result = cli(*words)
+    assert result.code == 1
+    assert said in result.err
+    cloud.failing.add("find")
+    assert "the engine at tcp://127.0.0.1:1 does not answer" in cli(*words).err

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
+import subprocess
+import sys
+import termios
 
 import pytest
 
@@ -68,3 +73,38 @@ def test_a_terminal_keeps_notes_and_slow_steps(monkeypatch: pytest.MonkeyPatch, 
         assert isinstance(shown, LiveProgress)
         tell(shown)
     assert wanted in stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PlainProgress", "LiveProgress"])
+def test_a_secret_is_typed_unseen(kind: str) -> None:
+    """On a real terminal, which shows again afterwards what is typed."""
+    ours, theirs = pty.openpty()
+    script = f"""
+import sys
+from machinekit.cli.progress import {kind}
+with {kind}(sys.stdout) as shown:
+    shown.step("a", "Waiting")
+    answer = shown.ask("password of bob")
+print("length", len(answer))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    ) as process:
+        said = b""
+        while b"password of bob: " not in said:
+            said += os.read(ours, 1000)
+        while termios.tcgetattr(theirs)[3] & termios.ECHO:
+            assert process.poll() is None
+        os.write(ours, b"hunter2\n")
+        while b"length 7" not in said:
+            said += os.read(ours, 1000)
+        assert process.wait(60) == 0
+    assert b"hunter2" not in said
+    assert termios.tcgetattr(theirs)[3] & termios.ECHO
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_without_a_terminal_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hunter2\n"))
+    assert PlainProgress(io.StringIO()).ask("password of bob") is None

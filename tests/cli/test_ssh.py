@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from machinekit.machine import Machine
 from machinekit.store import Store
 from tests.conftest import Cli
 
-RECORDER = '#!/bin/sh\nprintf "%s\\n" "$@" >"$RECORD"\nwhile [ "$1" ]; do\n'
+RECORDER = '#!/bin/sh\n[ "$1" = -G ] && exec "$REAL" "$@"\nprintf "%s\\n" "$@" >"$RECORD"\nwhile [ "$1" ]; do\n'
 RECORDER += '  if [ "$1" = -F ] && [ -f "$2" ]; then cp "$2" "$RECORD.config"; fi\n  shift\ndone\nexit 7\n'
 
 
@@ -25,6 +26,7 @@ def record(environment: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         (tmp_path / "bin" / program).write_text(RECORDER)
         (tmp_path / "bin" / program).chmod(0o755)
     environment.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    environment.setenv("REAL", shutil.which("ssh", path=os.defpath) or "/usr/bin/false")
     environment.setenv("RECORD", str(tmp_path / "record"))
     return tmp_path / "record"
 
@@ -35,7 +37,16 @@ def hosts(store: Store) -> None:
     for name, address, port, key in (("a", "192.0.2.7", 22, ""), ("b", "192.0.2.8", 2222, "/keys/my key")):
         store.reserve(
             Machine(
-                name, f"uid-{name}", "generic", "s", "", address=address, ssh_port=port, ssh_user="bob", ssh_key=key
+                name,
+                f"uid-{name}",
+                "generic",
+                "s",
+                "",
+                options={"ip_address": address},
+                address=address,
+                ssh_port=port,
+                ssh_user="bob",
+                ssh_key=key,
             )
         )
         store.write(name, "id_ed25519", b"key")
