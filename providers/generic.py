@@ -7,7 +7,7 @@ from pathlib import Path
 
 from machinekit.errors import PreCheckError
 from machinekit.machine import Birth, Instance, State
-from machinekit.provider import ENGINE_PORT, Capabilities, Driver, Options, option
+from machinekit.provider import ENGINE_PORT, Capabilities, Driver, Options, absolute, option
 
 
 @dataclass
@@ -28,6 +28,7 @@ class GenericOptions(Options):
         "private key to log in with, used where it is; without one, the agent and your default keys",
         default="",
         aliases=("GENERIC_SSH_KEY",),
+        check=absolute,
     )
     host_key: str = option(
         "fingerprint of the server's host key (SHA256:...); without one, the key seen first is pinned",
@@ -37,11 +38,6 @@ class GenericOptions(Options):
     engine_port: int = option(
         "port for the engine to listen on", default=ENGINE_PORT, aliases=("GENERIC_ENGINE_PORT",), ge=1, le=65535
     )
-
-    def check(self) -> None:
-        """The key is found again from any directory."""
-        if self.ssh_key:
-            self.ssh_key = str(Path(self.ssh_key).expanduser().absolute())
 
 
 class Generic(Driver[GenericOptions]):
