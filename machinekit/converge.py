@@ -76,6 +76,7 @@ def install_engine(work: Work) -> None:
     if packages.installed(work.spec, work.facts):
         _keep_engine(work)
         return
+    packages.check_room(work.facts)
     version = ""
     if work.spec.version:
         version = packages.choose(work.spec.version, ask_versions(work), packages.what(work.spec, work.facts))
@@ -142,7 +143,7 @@ def _keep_engine(work: Work) -> None:
 def configure_engine(work: Work) -> None:
     """Configuring the engine and TLS
 
-    The engine's journal is above; what was there before was put back.
+    Mend what the last lines name, and run the same command again.
     """
     certificates.renew(work)
     files = wanted_files(work)
@@ -154,7 +155,7 @@ def configure_engine(work: Work) -> None:
 def renew_certificates(work: Work) -> None:
     """Renewing the certificates
 
-    The engine's journal is above; what was there before was put back.
+    Mend what the last lines name, and run the same command again.
     """
     if work.facts.pending == "yes":
         configure_engine(work)  # a change was cut off: it has to be finished first

@@ -73,11 +73,11 @@ def _write(name: str, uid: str, url: str, certificates: Path | None, store: str)
         "Metadata": {"Description": f"machinekit machine {name}", MARK: uid, STORE: store},
         "Endpoints": {"docker": {"Host": url, "SkipTLSVerify": False}},
     }
-    _meta(name).mkdir(mode=0o755, parents=True, exist_ok=True)
+    _make(_meta(name))
     _replace(_meta(name) / "meta.json", json.dumps(meta).encode())
     if certificates:
         folder = _tls(name) / "docker"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(folder)
         for file in (CA, CLIENT_CERT, CLIENT_KEY):
             _replace(folder / file, (certificates / file).read_bytes())
 
@@ -145,6 +145,12 @@ def _meta(name: str) -> Path:
 
 def _tls(name: str) -> Path:
     return _folder() / "contexts" / "tls" / hashlib.sha256(name.encode()).hexdigest()
+
+
+def _make(folder: Path) -> None:
+    """Make a folder, and what is missing above it, for its owner alone."""
+    for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def _owner(name: str) -> str | None:

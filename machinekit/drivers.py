@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from machinekit.errors import DriverError, StoreError, UsageError
+from machinekit.errors import DriverError, StoreError, UsageError, nearest
 from machinekit.machine import Machine
 from machinekit.provider import Driver
 
@@ -30,11 +29,7 @@ def load(name: str) -> type[Driver[Any]]:
         except (ImportError, AttributeError, SyntaxError) as error:
             raise DriverError(f'driver "{name}" cannot be loaded: {error}', f"install {entry.module} again") from None
         return driver
-    near = difflib.get_close_matches(name, names(), 1)
-    raise UsageError(
-        f'driver "{name}" not found' + (f"; did you mean {near[0]}?" if near else ""),
-        f"installed drivers: {', '.join(names())}",
-    )
+    raise UsageError(f'driver "{name}" not found{nearest(name, names())}', f"installed drivers: {', '.join(names())}")
 
 
 def bind(machine: Machine, directory: Path, save: Callable[[], None] = lambda: None) -> Driver[Any]:
@@ -46,7 +41,7 @@ def bind(machine: Machine, directory: Path, save: Callable[[], None] = lambda: N
     options = dict(machine.options)
     for field, info in driver.Options.infos().items():
         if info.secret:
-            options[field] = from_environment(machine.driver, field, info.aliases)
+            options[field] = os.environ.get(variable(machine.driver, field, info.aliases), "")
     try:
         bound = driver.Options(**options)
         for each in dataclasses.fields(bound):
@@ -64,12 +59,12 @@ def _kind(annotation: Any) -> type | tuple[type, ...]:
     """What a record may have for an option of this type."""
     text = annotation if isinstance(annotation, str) else annotation.__name__
     kinds: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float), "bool": bool}
-    return kinds.get(text, (list, tuple))
+    return kinds.get(text, str if text.startswith("Literal") else (list, tuple))
 
 
-def from_environment(driver: str, field: str, aliases: tuple[str, ...]) -> str:
-    """The first of an option's environment variables that is not empty."""
-    return next((text for variable in variables(driver, field, aliases) if (text := os.environ.get(variable))), "")
+def variable(driver: str, field: str, aliases: tuple[str, ...]) -> str:
+    """The environment variable that sets a driver's option now: the first that is not empty; empty for none."""
+    return next((name for name in variables(driver, field, aliases) if os.environ.get(name)), "")
 
 
 def flag(driver: str, field: str) -> str:

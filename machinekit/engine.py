@@ -58,6 +58,7 @@ class Facts:
     daemon_json_before: str = ""  # what an unfinished change found
     conf_d: str = ""
     files: dict[str, str] = field(default_factory=dict)
+    free: dict[str, int] = field(default_factory=dict)  # MB by folder
     originals: dict[str, str] = field(default_factory=dict)  # by machine uid, the oldest first
 
     @property
@@ -96,6 +97,9 @@ def parse_facts(lines: list[str]) -> Facts:
             continue
         if key.startswith("sha256 "):
             facts.files[key.removeprefix("sha256 ")] = value
+        elif key.startswith("free "):
+            if value.isdecimal():
+                facts.free[f"/{key.removeprefix('free ')}"] = int(value) // 1024
         elif key.startswith("original "):
             facts.originals[key.removeprefix("original ")] = value
         elif isinstance(getattr(Facts, key, None), str):  # the fields that are texts, and nothing else
@@ -300,7 +304,7 @@ def _list(settings: dict[str, Any], key: str) -> list[Any]:
 def _value(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_no_number)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for what nests too deep to be meant
         return text
 
 

@@ -22,6 +22,20 @@ MachinekitError              exit 1
 └── DeadlineError                     a wait ended without what it waited for
 """
 
+from __future__ import annotations
+
+TYPE_CHECKING = False  # see cli/command.py
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: what may have been meant; empty when nothing is near."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
 
 class MachinekitError(Exception):
     """Base of all: `message` says what failed, `hint` what to do next."""

@@ -11,6 +11,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+PLACE = "machines are kept where -s, $MACHINEKIT_HOME or $MACHINE_STORAGE_PATH says: a directory of your own"
+
+
+def settle(home: Path, *folders: Path) -> None:
+    """Have the store's home directory and folders of it, for their owner alone."""
+    with reported(f"cannot keep machines in {home}", PLACE):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` get another mode
+        for folder in folders:
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def write(path: Path, content: bytes, mode: int) -> None:
     """Write a file; it is on the disk when this returns, but may be half there when it does not."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:  # noqa: PTH123
@@ -41,12 +52,12 @@ def remove_tree(path: Path) -> None:
 class reported:  # noqa: N801 (used as a statement; contextlib is too heavy for the way to `env`)
     """Turn an OSError into a StoreError that says what could not be done."""
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, what: str, hint: str = "check the disk's space and permissions") -> None:
+        self.what, self.hint = what, hint
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
-            raise StoreError(f"{self.what}: {error.strerror or error}", "check the disk's space and permissions")
+            raise StoreError(f"{self.what}: {error.strerror or error}", self.hint)

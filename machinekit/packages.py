@@ -55,6 +55,7 @@ SYSTEMS = {
     "suse": _SUSE,
     "alpine": System("apk", ("docker", "docker-engine", "docker-cli")),
 }
+ROOM = 300  # MB that an engine's packages take in /usr, and in /var before they are unpacked
 LATEST = "latest"  # instead of a version: whatever is newest, now and later
 NEAREST = 5  # versions that an error names
 
@@ -125,6 +126,16 @@ def is_version(wanted: str, version: str) -> bool:
 def short(version: str) -> str:
     """The engine's version in a package's."""
     return re.split(r"[-~+_]", _without_epoch(version), maxsplit=1)[0]
+
+
+def check_room(facts: Facts) -> None:
+    """Raise EngineError when the packages certainly find no room on the host."""
+    for folder, free in facts.free.items():
+        if free < ROOM:
+            raise EngineError(
+                f"there are {free} MB free in {folder} on the host, and the engine takes about {ROOM} MB to install",
+                "make room there, and run the same command again",
+            )
 
 
 def installed(spec: Spec, facts: Facts) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+NEEDED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL")
 _running: dict[subprocess.Popen[bytes], bool] = {}  # and whether it is a long one
 
 
@@ -25,6 +26,7 @@ def run(
     patience: float | None = None,
     cwd: Path | None = None,
     environment: dict[str, str] | None = None,
+    umask: int = -1,
     long: bool = False,
     stays: bool = False,
 ) -> subprocess.CompletedProcess[bytes]:
@@ -41,6 +43,7 @@ def run(
         stderr=subprocess.PIPE,
         cwd=cwd,
         env=environment,
+        umask=umask,
         process_group=0,
         close_fds=stays,
     ) as process:
@@ -53,6 +56,11 @@ def run(
         finally:
             del _running[process]
         return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def environment(*more: str) -> dict[str, str]:
+    """What a program needs of our environment: the tokens in it are none of its business."""
+    return {name: os.environ[name] for name in (*NEEDED, *more) if name in os.environ}
 
 
 def end(patience: float) -> None:

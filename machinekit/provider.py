@@ -27,6 +27,7 @@ class OptionInfo:
     help: str
     aliases: tuple[str, ...] = ()  # further environment variables, such as Docker Machine's
     secret: bool = False  # never stored; asked for again at each use
+    check: Callable[[Any], Any] | None = None  # gives the value its final form, or raises ValueError
     rules: dict[str, Any] = field(default_factory=dict)  # pydantic's: ge, le, pattern, min_length ...
 
 
@@ -36,23 +37,33 @@ def option(
     default: Any = MISSING,
     aliases: tuple[str, ...] = (),
     secret: bool = False,
+    check: Callable[[Any], Any] | None = None,
     **rules: Any,
 ) -> Any:
     """Declare one option of a driver.
 
-    `rules` are pydantic's field constraints. Without a default the option is required. A `bool` is a
-    switch, a `tuple[str, ...]` may be given several times.
+    `rules` are pydantic's field constraints; `check` is called with a value that keeps them, and returns what
+    counts or raises ValueError, saying what is wrong. Without a default the option is required. A `bool` is a
+    switch, a `tuple[str, ...]` may be given several times, a `Literal` is a choice.
     """
-    info = OptionInfo(help, aliases, secret, rules)
+    info = OptionInfo(help, aliases, secret, check, rules)
     return field(default=default, metadata={"option": info})
+
+
+def absolute(path: str) -> str:
+    """An option's check: the path as it is found from any directory; raises ValueError for an unknown user's home."""
+    try:
+        return str(Path(path).expanduser().absolute()) if path else ""
+    except RuntimeError:
+        raise ValueError(f"{path!r}: there is no such user") from None
 
 
 @dataclass
 class Options:
-    """Base of every driver's options. `check` may refuse what single-field rules cannot see."""
+    """Base of every driver's options. `check` may refuse what a single option cannot see."""
 
     def check(self) -> None:
-        """Put values into their final form; raise ValueError, saying what is wrong, when they do not fit each other."""
+        """Raise ValueError, saying what is wrong, when the values do not fit each other."""
 
     @classmethod
     def infos(cls) -> dict[str, OptionInfo]:

@@ -60,4 +60,6 @@ def _without_hosts(command: str) -> list[str]:
 
 def _unit_quoted(text: str) -> str:
     # systemd.syntax(7): C escapes inside quotes; systemd.unit(5): % starts a specifier
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
+    for character, escaped in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("\n", "\\n"), ("\t", "\\t")):
+        text = text.replace(character, escaped)
+    return f'"{text}"'

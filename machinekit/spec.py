@@ -5,24 +5,30 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
-from urllib.parse import urlsplit
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from machinekit.errors import UsageError
+from machinekit.errors import UsageError, nearest
 from machinekit.provider import Driver, Options
+from machinekit.settings import (
+    DockerdOptions,
+    EngineLabels,
+    File,
+    Fingerprint,
+    HostNames,
+    Hosts,
+    InsecureRegistries,
+    InstallUrl,
+    Mirrors,
+    Proxy,
+    StorageDriver,
+    Variables,
+)
 from machinekit.store import NAME
-
-# dockerd's flags whose form daemon.json does not share
-FLAGS_ONLY = {
-    "add-runtime": "runtimes",
-    "default-address-pool": "default-address-pools",
-    "default-ulimit": "default-ulimits",
-}
 
 
 def check_name(name: str) -> str:
@@ -35,80 +41,6 @@ def check_name(name: str) -> str:
     return name
 
 
-def _pairs(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if not re.fullmatch(r"[^=\s]+=.*", value, re.DOTALL):
-            raise ValueError(f"{value!r} is not of the form name=value")
-    return values
-
-
-def _single_lines(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if not value.isprintable():
-            raise ValueError(f"{value!r} has a control character, which a systemd unit cannot carry")
-    return values
-
-
-def _dockerd_options(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        name = value.partition("=")[0]
-        if name in FLAGS_ONLY:
-            raise ValueError(f"{name} is called {FLAGS_ONLY[name]} in daemon.json and takes JSON there")
-        if name.startswith("tls") or name in ("H", "host", "hosts"):
-            raise ValueError(f"{name} is machinekit's own to set")
-    return values
-
-
-def _host_names(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:.]+", value):
-            raise ValueError(f"{value!r} is neither a host name nor an address")
-    return values
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute()) if path else ""
-
-
-def _fingerprint(text: str) -> str:
-    digits = "".join(text.split()).upper()
-    if digits and not re.fullmatch("[0-9A-F]{40}", digits):
-        raise ValueError(f"{text!r} is not the 40 hexadecimal digits of a key's fingerprint")
-    return digits
-
-
-def _proxy(url: str) -> str:
-    if not url:
-        return url
-    parts = urlsplit(url)
-    if parts.username or parts.password:
-        raise ValueError(
-            "a proxy with a password would have to be kept in the record: let it know this network instead"
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ValueError(f"{url!r} is not of the form http://HOST:PORT")
-    return url.rstrip("/")
-
-
-def _separated(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Each host on its own, as NO_PROXY may have them."""
-    hosts = tuple(host for value in values for host in value.split(","))
-    for host in hosts:
-        if not re.fullmatch(r"[A-Za-z0-9_.:*/\[\]-]+", host):
-            raise ValueError(f"{host!r} is neither a host, a domain nor a network")
-    return hosts
-
-
-Proxy = Annotated[str, AfterValidator(_proxy)]
-Hosts = Annotated[tuple[str, ...], AfterValidator(_separated)]
-Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
-File = Annotated[str, AfterValidator(_absolute)]
-Pairs = Annotated[tuple[str, ...], AfterValidator(_pairs)]
-DockerdOptions = Annotated[Pairs, AfterValidator(_dockerd_options)]
-HostNames = Annotated[tuple[str, ...], AfterValidator(_host_names)]
-Lines = Annotated[Pairs, AfterValidator(_single_lines)]
-
-
 class Spec(BaseModel):
     """How the engine of a machine is installed and configured. Every list keeps its order."""
 
@@ -118,7 +50,7 @@ class Spec(BaseModel):
         default="distro",
         description="where the engine comes from: distro, docker, script or none",
     )
-    install_url: str = Field(default="", description="the script to install the engine with (--engine script)")
+    install_url: InstallUrl = Field(default="", description="the script to install the engine with (--engine script)")
     version: str = Field(
         default="",
         pattern=r"^([0-9][0-9A-Za-z.:~+_-]*)?$",
@@ -133,11 +65,11 @@ class Spec(BaseModel):
         default="", description="the fingerprint of the key that signs such a mirror, if not Docker's (--engine docker)"
     )
     opts: DockerdOptions = Field(default=(), description="dockerd option, name=value, the value JSON or text")
-    labels: Pairs = Field(default=(), description="engine label, name=value")
-    env: Lines = Field(default=(), description="engine environment, NAME=value")
-    insecure_registries: tuple[str, ...] = Field(default=(), description="registry to talk to without verified TLS")
-    registry_mirrors: tuple[str, ...] = Field(default=(), description="registry mirror URL")
-    storage_driver: str = Field(default="", description="storage driver of the engine")
+    labels: EngineLabels = Field(default=(), description="engine label, name=value")
+    env: Variables = Field(default=(), description="engine environment, NAME=value")
+    insecure_registries: InsecureRegistries = Field(default=(), description="registry to talk to without verified TLS")
+    registry_mirrors: Mirrors = Field(default=(), description="registry mirror URL")
+    storage_driver: StorageDriver = Field(default="", description="storage driver of the engine")
     proxy: Proxy = Field(default="", description="HTTP proxy for packages, images and the engine, http://HOST:PORT")
     no_proxy: Hosts = Field(default=(), description="host, domain or network that is reached without the proxy")
     tls_sans: HostNames = Field(default=(), description="further name or address in the server certificate")
@@ -155,7 +87,7 @@ class Spec(BaseModel):
     def model_post_init(self, context: Any) -> None:
         """Refuse what no single field can see."""
         if self.install_url and self.engine != "script":
-            raise ValueError("an install URL goes with --engine script")
+            raise ValueError("--engine-install-url goes with --engine script")
         if self.engine == "script" and not self.install_url:
             raise ValueError("--engine script needs --engine-install-url")
         if self.version and self.engine not in ("distro", "docker"):
@@ -168,12 +100,13 @@ class Spec(BaseModel):
             raise ValueError("--no-proxy goes with --proxy")
 
 
-def parse_spec(values: dict[str, Any]) -> Spec:
-    """The engine's settings; raises UsageError that names the flag."""
+def parse_spec(values: dict[str, Any], variables: Mapping[str, str] = MappingProxyType({})) -> Spec:
+    """The engine's settings; raises UsageError that names the flag, or the environment variable it came from."""
     try:
         return Spec(**values)
     except ValidationError as error:
-        raise _usage_error(error, engine_flag, Spec.model_fields) from None
+        problems = _explained(error, engine_flag, Spec.model_fields)
+        raise UsageError(_sourced(problems, engine_flag, variables)) from None
 
 
 def engine_flag(field: str) -> str:
@@ -190,24 +123,33 @@ def model(options: type[Options]) -> type[BaseModel]:
     for field in dataclasses.fields(options):
         info = field.metadata["option"]
         default = ... if field.default is dataclasses.MISSING else field.default
-        fields_[field.name] = (hints[field.name], Field(default, description=info.help, **info.rules))
-    return create_model(options.__name__, __config__=ConfigDict(extra="forbid"), **fields_)
+        kind = Annotated[hints[field.name], AfterValidator(info.check)] if info.check else hints[field.name]
+        fields_[field.name] = (kind, Field(default, description=info.help, **info.rules))
+    return create_model(options.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields_)
 
 
-def parse_options(name: str, driver: type[Driver[Any]], values: dict[str, Any]) -> Options:
-    """A driver's options from texts and numbers; raises UsageError that names the flag."""
-    from machinekit.drivers import flag
+def parse_options(
+    name: str,
+    driver: type[Driver[Any]],
+    values: dict[str, Any],
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Options:
+    """A driver's options from texts and numbers; raises UsageError that names the flag or the environment variable."""
+    from machinekit import drivers
+
+    def flag(field: str) -> str:
+        return drivers.flag(name, field)
 
     validated = model(driver.Options)
     try:
         options = driver.Options(**dict(validated(**values)))
+        options.check()
     except ValidationError as error:
         secrets = {field for field, info in driver.Options.infos().items() if info.secret}
-        raise _usage_error(error, lambda field: flag(name, field), validated.model_fields, secrets) from None
-    try:
-        options.check()
+        problems = _explained(error, flag, validated.model_fields, secrets)
+        raise UsageError(_sourced(problems, flag, variables)) from None
     except ValueError as error:
-        raise UsageError(f"driver {name}: {error}") from None
+        raise UsageError(_sourced(f"driver {name}: {error}", flag, variables)) from None
     return options
 
 
@@ -218,29 +160,64 @@ def storable(options: Options) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
-def _usage_error(
+def _sourced(text: str, flag: Callable[[str], str], variables: Mapping[str, str]) -> str:
+    """The text with the environment variable in the place of a flag that nobody typed."""
+    for field, variable in variables.items():
+        text = re.sub(rf"(?<![\w-]){re.escape(flag(field))}(?![\w-])", f"${variable}", text)
+    return text
+
+
+def _explained(
     error: ValidationError, flag: Callable[[str], str], fields: Mapping[str, FieldInfo], secrets: Collection[str] = ()
-) -> UsageError:
+) -> str:
+    """What pydantic found, in our words: what is wrong, and what is allowed. Never a secret's value."""
     lines = []
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
-        if name in secrets and problem["type"] != "missing":
-            lines.append(f"{flag(name)} does not have the right form: {fields[name].description}")  # not the value
+        if not name:
+            lines.append(str(problem["ctx"]["error"]))
+        elif name in secrets and problem["type"] != "missing":
+            lines.append(f"{flag(name)} does not have the right form: {fields[name].description}")
         else:
-            lines.append(_explained(problem, flag, fields))
-    return UsageError("; ".join(lines))
+            lines.append(f"{flag(name)}{_explanation(problem, fields.get(name))}")
+    return "; ".join(lines)
 
 
-def _explained(problem: ErrorDetails, flag: Callable[[str], str], fields: Mapping[str, FieldInfo]) -> str:
-    if not problem["loc"]:
-        return problem["msg"].removeprefix("Value error, ")
-    name = str(problem["loc"][0])
+def _explanation(problem: ErrorDetails, field: FieldInfo | None) -> str:  # noqa: PLR0911 (a table)
+    given = problem["input"]
     match problem["type"]:
         case "missing":
-            return f"{flag(name)} is required"
-        case "string_pattern_mismatch":
-            return f"{flag(name)}: {problem['input']!r} is not a value it takes: {fields[name].description}"
+            return " is required"
+        case "extra_forbidden":
+            return " is no option"
         case "value_error":
-            return f"{flag(name)}: {problem['ctx']['error']}"
+            return f": {problem['ctx']['error']}"
+        case "string_unicode":
+            return f": {given!r} is not valid UTF-8"
+        case "bool_parsing":
+            return f": {given!r} is neither true nor false"
+        case "literal_error" if field:
+            choices = get_args(field.annotation)
+            return f": {given!r} is none of {', '.join(choices)}{nearest(str(given), choices)}"
+        case kind if field and kind.startswith(_NUMBERS):
+            return f": {given!r} is not {_range(field)}"
         case _:
-            return f"{flag(name)}: {problem['msg']} (given: {problem['input']!r})"
+            return f": {given!r} is not a value it takes: {field.description if field else problem['msg']}"
+
+
+_NUMBERS = ("int_", "float_", "finite_", "greater_", "less_")
+
+
+def _range(field: FieldInfo) -> str:
+    """The numbers a field takes, in words."""
+    limits = {key: getattr(rule, key) for rule in field.metadata for key in ("ge", "le") if hasattr(rule, key)}
+    kind = "a whole number" if field.annotation is int else "a number"
+    match limits:
+        case {"ge": low, "le": high}:
+            return f"{kind} from {low} to {high}"
+        case {"ge": low}:
+            return f"{kind}, {low} or more"
+        case {"le": high}:
+            return f"{kind}, {high} or less"
+        case _:
+            return kind

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from machinekit.errors import NoSuchMachineError, StoreError
-from machinekit.files import remove_tree, reported, sync, write
+from machinekit.errors import NoSuchMachineError, StoreError, UsageError, nearest
+from machinekit.files import PLACE, remove_tree, reported, settle, sync, write
 
 TYPE_CHECKING = False  # see cli/command.py
 if TYPE_CHECKING:
@@ -50,7 +50,10 @@ def home(given: str = "") -> Path:
     """Where the store is: given, $MACHINEKIT_HOME, $MACHINE_STORAGE_PATH, or the platform's data directory."""
     chosen = given or os.environ.get("MACHINEKIT_HOME") or os.environ.get("MACHINE_STORAGE_PATH")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        try:
+            return Path(chosen).expanduser().absolute()
+        except RuntimeError:  # ~somebody
+            raise UsageError(f"{chosen!r}: there is no such user", PLACE) from None
     from platformdirs import user_data_path
 
     return user_data_path("machinekit")
@@ -102,7 +105,7 @@ class Store:
         except FileNotFoundError:
             return []
         except OSError as error:  # an empty answer would make orphans of all that the store knows
-            raise StoreError(f"cannot read {self.machines}: {error.strerror}", "check its permissions") from None
+            raise StoreError(f"cannot read {self.machines}: {error.strerror}", PLACE) from None
 
     def _parse(self, name: str) -> dict[str, Any]:
         path = self.directory(name) / RECORD
@@ -206,8 +209,8 @@ class Store:
             import uuid
 
             path, draft = self.home / ID, self.home / f"{ID_DRAFT}{uuid.uuid4().hex}"
+            settle(self.home)
             with reported(f"cannot write {path}"):
-                self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
                 try:
                     write(draft, uuid.uuid4().hex.encode(), 0o600)
                     os.link(draft, path)
@@ -222,9 +225,8 @@ class Store:
     def reserve(self, machine: Machine) -> None:
         """Take the name: the record is on disk when this returns. Built aside and renamed, so never half there."""
         draft = self.machines / f"{DRAFT}{machine.name}"
+        settle(self.home, self.machines)
         with reported(f'cannot write the record of "{machine.name}"'):
-            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` get another mode
-            self.machines.mkdir(mode=0o700, exist_ok=True)
             for left in (draft, *self.machines.glob(f"{REMOVED}*")):  # of commands that were killed
                 remove_tree(left)
             draft.mkdir(mode=0o700)
@@ -288,6 +290,7 @@ class Store:
         """
         from machinekit import locks
 
+        settle(self.home, self.locks)
         return locks.held(
             self.locks / name,
             f'machine "{name}"',
@@ -298,11 +301,8 @@ class Store:
         )
 
     def _missing(self, name: str) -> NoSuchMachineError:
-        import difflib
-
-        near = difflib.get_close_matches(name, self.names(), 1)
         return NoSuchMachineError(
-            f'machine "{name}" does not exist' + (f"; did you mean {near[0]}?" if near else ""),
+            f'machine "{name}" does not exist{nearest(name, self.names())}',
             'see "machinekit ls", or make it with "machinekit create"',
         )
 

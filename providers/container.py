@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from machinekit import locks, programs
-from machinekit.errors import DriverError, PreCheckError
+from machinekit.errors import DriverError, PreCheckError, nearest
 from machinekit.machine import Birth, Image, Instance, Machine, Resource, State
 from machinekit.provider import Capabilities, Check, Driver, Level, Options, option
 
-from . import publish
+from . import memory, publish
 
 VOLUME = "volume"
 SHUT_DOWN = 30  # seconds for systemd inside
@@ -47,22 +46,30 @@ CAPABILITIES = (
 NOT_FOR_MACHINES = ("SYS_MODULE", "SYS_RAWIO", "SYS_TIME")  # this computer's kernel, devices and clock
 
 
+def _with_addresses(network: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", network):
+        raise ValueError(f"{network!r} is not a name for a network")
+    if network in ("host", "none"):
+        raise ValueError(f"a machine needs an address of its own, which network {network!r} does not give")
+    return network
+
+
 @dataclass
 class ContainerOptions(Options):
     """Which engine, and the shape of the container."""
 
     image: str = option("image to boot (see machinekit image ls)", default="")
-    network: str = option("network of the engine to join", default="bridge", min_length=1)
-    publish: tuple[str, ...] = option("[ADDRESS:]PORT:MACHINE-PORT[/udp] to forward from this computer", default=())
+    network: str = option("network of the engine to join", default="bridge", check=_with_addresses)
+    publish: tuple[str, ...] = option(
+        "[ADDRESS:]PORT:MACHINE-PORT[/udp] to forward from this computer", default=(), check=publish.check
+    )
     cpus: float = option("CPUs it may use, 0 for all", default=0, ge=0)
-    memory: str = option("memory it may use, such as 1G; empty for all", default="", pattern=r"^([1-9][0-9]*[MG])?$")
+    memory: str = option(
+        "memory it may use, such as 1G; empty for all", default="", pattern=r"^([1-9][0-9]*[MG])?$", check=memory.check
+    )
     engine: str = option(
         "engine that runs the container", default="unix:///var/run/docker.sock", pattern=r"^unix:///.+$"
     )
-
-    def check(self) -> None:
-        """Every published port is of the right form."""
-        publish.check(self.publish, "--container-publish")
 
 
 class Container(Driver[ContainerOptions]):
@@ -86,13 +93,24 @@ class Container(Driver[ContainerOptions]):
         return f"{self.machine.name}-{self.machine.uid[:8]}"
 
     def check(self) -> None:
-        """A docker client is here, and the engine answers."""
+        """A docker client is here, the engine answers, and it has what was asked for."""
         if not shutil.which("docker"):
             raise PreCheckError("the docker client is not installed", "apt-get install docker.io")
         try:
             self._docker("version", "--format", "{{.Server.Version}}")
         except DriverError as error:
             raise PreCheckError(error.message, NO_ENGINE) from None
+        networks = self._docker("network", "ls", "--format", "{{.Name}}").split()
+        if self.options.network not in networks:
+            raise PreCheckError(
+                f'the engine has no network "{self.options.network}"{nearest(self.options.network, networks)}',
+                f"it has {', '.join(networks)}; docker network create makes another",
+            )
+        if self.options.cpus:
+            there = int(self._docker("info", "--format", "{{.NCPU}}"))
+            if self.options.cpus > there:
+                raise PreCheckError(f"--container-cpus asks for {self.options.cpus:g} CPUs, and the engine has {there}")
+        publish.check_free(self.options.publish, ours=False)
 
     def remarks(self) -> list[str]:
         """A container is no wall."""
@@ -295,12 +313,11 @@ def _described(docker: Callable[..., str], ids: list[str]) -> list[dict[str, Any
 
 def _docker(engine: str, *words: str, data: bytes = b"", patience: float = PATIENCE, long: bool = False) -> str:
     """Run the docker client against this engine, whatever DOCKER_HOST or context the user's shell points to."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")}
-    if "DOCKER_CONFIG" in os.environ:
-        environment["DOCKER_CONFIG"] = os.environ["DOCKER_CONFIG"]
     command = ["docker", "--host", engine, *words]
     try:
-        result = programs.run(command, data=data, environment=environment, patience=patience, long=long)
+        result = programs.run(
+            command, data=data, environment=programs.environment("DOCKER_CONFIG"), patience=patience, long=long
+        )
     except FileNotFoundError:
         raise DriverError("the docker client is not installed", "apt-get install docker.io") from None
     except subprocess.TimeoutExpired:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from machinekit.errors import PreCheckError
 from machinekit.machine import Birth, Instance, State
-from machinekit.provider import ENGINE_PORT, Access, Capabilities, Driver, Options, Source, option
+from machinekit.provider import ENGINE_PORT, Access, Capabilities, Driver, Options, Source, absolute, option
 
 from . import sshconfig
 
@@ -37,6 +37,7 @@ class GenericOptions(Options):
         "private key to log in with, used where it is; without one, your agent's, your ssh_config's and default keys",
         default="",
         aliases=("GENERIC_SSH_KEY",),
+        check=absolute,
     )
     ssh_key_passphrase_command: str = option(
         "command that prints the passphrase of the private key; $MACHINEKIT_GENERIC_SSH_KEY_PASSPHRASE may hold it",
@@ -65,11 +66,6 @@ class GenericOptions(Options):
         ge=0,
         le=65535,
     )
-
-    def check(self) -> None:
-        """The key is found again from any directory."""
-        if self.ssh_key:
-            self.ssh_key = str(Path(self.ssh_key).expanduser().absolute())
 
 
 class Generic(Driver[GenericOptions]):

@@ -8,29 +8,34 @@ from pathlib import Path
 
 from machinekit.errors import PreCheckError
 from machinekit.machine import Birth, Instance, State
-from machinekit.provider import Capabilities, Driver, Options, option
+from machinekit.provider import Capabilities, Driver, Options, absolute, option
+
+LAST_PORT = 65535
+
+
+def _with_a_port(url: str) -> str:
+    port = url.rpartition(":")[2]
+    if url.startswith("tcp:") and not 1 <= int(port) <= LAST_PORT:
+        raise ValueError(f"{port} is not a port")
+    return url
 
 
 @dataclass
 class NoneOptions(Options):
     """Where the engine answers, and the certificates it wants."""
 
-    url: str = option("engine URL: tcp://HOST:PORT or unix:///PATH", pattern=r"^(tcp://.+:\d+|unix:///.+)$")
-    tls_ca: str = option("certificate of the CA that signed the engine's", default="")
-    tls_cert: str = option("client certificate", default="")
-    tls_key: str = option("client key", default="")
+    url: str = option(
+        "engine URL: tcp://HOST:PORT or unix:///PATH", pattern=r"^(tcp://.+:\d+|unix:///.+)$", check=_with_a_port
+    )
+    tls_ca: str = option("certificate of the CA that signed the engine's", default="", check=absolute)
+    tls_cert: str = option("client certificate", default="", check=absolute)
+    tls_key: str = option("client key", default="", check=absolute)
 
     def check(self) -> None:
         """All three certificate files, or none of them."""
-        for field in ("tls_ca", "tls_cert", "tls_key"):
-            if path := getattr(self, field):
-                setattr(self, field, str(Path(path).expanduser().absolute()))
         given = [bool(path) for path in (self.tls_ca, self.tls_cert, self.tls_key)]
         if any(given) and not all(given):
             raise ValueError("TLS needs all of --none-tls-ca, --none-tls-cert and --none-tls-key")
-        port = int(self.url.rpartition(":")[2]) if self.url.startswith("tcp:") else 1
-        if not 1 <= port <= 65535:  # noqa: PLR2004
-            raise ValueError(f"{port} is not a port")
         if any(given) and self.url.startswith("unix:"):
             raise ValueError("a unix socket takes no certificates")
 

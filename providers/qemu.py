@@ -15,16 +15,17 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from machinekit import programs
 from machinekit.errors import DeadlineError, DriverError, PreCheckError
 from machinekit.machine import Birth, Image, Instance, Machine, State
-from machinekit.provider import ENGINE_PORT, Capabilities, Check, Driver, Level, Options, option
+from machinekit.provider import ENGINE_PORT, Capabilities, Check, Driver, Level, Options, absolute, option
 
-from . import processes, publish
+from . import memory, processes, publish
 from .qmp import Monitor
 
 PROGRAM = "qemu-system-x86_64"
@@ -39,8 +40,13 @@ KERNEL = "vmlinuz"  # an image that has these two boots them directly, any other
 INITRD = "initrd.img"
 NAME_MARK = "machinekit-"
 STORE_MARK = "name=opt/machinekit.store,string="  # for us to find in the command line; the guest has no use for it
+PRIVATE = 0o077  # the umask of what writes into the machine's directory
 POWER_OFF = 180.0  # seconds for the system to shut down; an emulated one on a busy computer takes its time
 SIZE = r"^[1-9][0-9]*[MG]$"
+
+
+def _found_again(image: str) -> str:
+    return absolute(image) if "/" in image and "://" not in image else image
 
 
 @dataclass
@@ -48,18 +54,16 @@ class QemuOptions(Options):
     """The shape of the virtual machine."""
 
     cpus: int = option("virtual CPUs", default=2, ge=1, le=255)
-    memory: str = option("memory, such as 1G or 512M", default="1G", pattern=SIZE)
+    memory: str = option("memory, such as 1G or 512M", default="1G", pattern=SIZE, check=memory.check)
     disk: str = option("size the disk may grow to, such as 20G", default="20G", pattern=SIZE)
-    image: str = option("image to boot: a name (see machinekit image ls), a disk's path, or a URL", default="")
+    image: str = option(
+        "image to boot: a name (see machinekit image ls), a disk's path, or a URL", default="", check=_found_again
+    )
     image_checksum: str = option("the image's checksum, sha256:... or sha512:...; a URL needs it", default="")
-    publish: tuple[str, ...] = option("[ADDRESS:]PORT:MACHINE-PORT[/udp] to forward from this computer", default=())
-    accel: str = option("accelerator: auto, kvm or tcg", default="auto", pattern="^(auto|kvm|tcg)$")
-
-    def check(self) -> None:
-        """Every published port is of the right form and in range."""
-        publish.check(self.publish, "--qemu-publish")
-        if "/" in self.image and "://" not in self.image:  # the record outlives this shell's directory
-            self.image = str(Path(self.image).expanduser().absolute())
+    publish: tuple[str, ...] = option(
+        "[ADDRESS:]PORT:MACHINE-PORT[/udp] to forward from this computer", default=(), check=publish.check
+    )
+    accel: Literal["auto", "kvm", "tcg"] = option("accelerator: auto, kvm or tcg", default="auto")
 
 
 class Qemu(Driver[QemuOptions]):
@@ -88,11 +92,17 @@ class Qemu(Driver[QemuOptions]):
             raise PreCheckError(f"{' and '.join(missing)} not found", f"apt-get install {packages}")
         if self.options.accel == "kvm" and (why := _no_kvm()):
             raise PreCheckError(f"KVM cannot be used: {why}", "use --qemu-accel tcg, or auto")
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+        if memory.mebibytes(self.options.memory) > there:
+            raise PreCheckError(f"--qemu-memory asks for {self.options.memory}, and this computer has {there}M")
+        publish.check_free(self.options.publish, ours=True)
 
     def remarks(self) -> list[str]:
-        """Without KVM everything takes several times as long."""
+        """Without KVM, or with more CPUs than there are, everything takes longer."""
         why = _no_kvm() if self.options.accel == "auto" else ""
-        return [f"KVM cannot be used here ({why}): the machine is emulated, which is slow"] if why else []
+        said = [f"KVM cannot be used here ({why}): the machine is emulated, which is slow"] if why else []
+        there = os.cpu_count() or self.options.cpus
+        return said + [f"its {self.options.cpus} CPUs share the {there} of this computer"] * (self.options.cpus > there)
 
     def create(self, birth: Birth) -> None:
         """Make the disk and the seed where they are missing, then boot."""
@@ -200,7 +210,7 @@ class Qemu(Driver[QemuOptions]):
         kind = "raw" if base.suffix == ".raw" else "qcow2"
         self._refuse_smaller(base, kind)
         command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", BASE, draft.name, self.options.disk]
-        result = programs.run(command, cwd=self.directory, long=True)
+        result = programs.run(command, cwd=self.directory, environment=programs.environment(), umask=PRIVATE, long=True)
         if result.returncode != 0:
             said = result.stderr.decode(errors="replace").strip()
             raise DriverError(f"qemu-img cannot make the disk: {said}", "check the disk's space")
@@ -220,7 +230,14 @@ class Qemu(Driver[QemuOptions]):
 
     def _launch(self, ports: dict[int, int]) -> str:
         """Start QEMU, which binds the ports itself (0: any free one) before it goes on; returns its complaint."""
-        result = programs.run(self._command(ports), cwd=self.directory, patience=60, stays=True)
+        (self.directory / SERIAL).touch(mode=0o600)  # QEMU's umask is its own
+        # it runs on long after us, and tokens are none of its business
+        environment = programs.environment()
+        result = programs.run(
+            self._command(ports), cwd=self.directory, environment=environment, patience=60, stays=True
+        )
+        with suppress(FileNotFoundError):
+            (self.directory / SOCKET).chmod(0o600)
         said = result.stderr.decode(errors="replace").strip()
         return said or f"exit code {result.returncode}" if result.returncode else ""
 
@@ -289,7 +306,7 @@ def _link(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
     except OSError:  # another file system
-        copied = programs.run(["cp", "--sparse=always", source, target], long=True)
+        copied = programs.run(["cp", "--sparse=always", source, target], umask=PRIVATE, long=True)
         if copied.returncode != 0:
             said = copied.stderr.decode(errors="replace").strip()
             raise DriverError(f"cannot copy the image: {said}", "check the disk's space") from None
@@ -308,7 +325,7 @@ def _forwarded(usernet: str) -> dict[int, int]:
 
 def _launch_hint(complaint: str) -> str:
     if "forwarding rule" in complaint:
-        return "another program has one of the published ports; free it"
+        return "another program has taken one of the published ports; free it"
     return "look at the message above; `machinekit inspect` shows the machine's options"
 
 

@@ -22,6 +22,7 @@ from tests.servers import Certificates, FakeHost, Server, encrypted, engine
 
 # no database: the checkout stays clean; no deadline: CI is slow at times
 hypothesis.settings.register_profile("machinekit", max_examples=50, deadline=None, database=None)
+hypothesis.settings.register_profile("fuzz", hypothesis.settings.get_profile("machinekit"), max_examples=1000)
 hypothesis.settings.load_profile("machinekit")
 
 

@@ -424,7 +424,7 @@ class FakeHost(SshServer):
             match line.split():
                 case ["put", path, _, content]:
                     self.files[shlex.split(path)[0]] = base64.b64decode(shlex.split(content)[0])
-                case ["restart", "||", "give_up", *_] | ["if", "!", "engine_start;", *_]:
+                case ["if", "!", "restart;", "then"] | ["if", "!", "engine_start;", *_]:
                     self.facts["active"] = "yes"
         if "packages_candidate docker" in script:
             lines += [f"machinekit:offer={version}" for version in self.offers]

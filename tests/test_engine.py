@@ -79,7 +79,11 @@ def test_the_system_in_words(facts: Facts, system: str) -> None:
         ),
         ({}, {"storage_driver": "overlay2"}, {"storage-driver": "overlay2"}),
         ({}, {"insecure_registries": ["r:5000", "r:5000"]}, {"insecure-registries": ["r:5000"]}),
-        ({"registry-mirrors": ["a"]}, {"registry_mirrors": ["b", "a"]}, {"registry-mirrors": ["a", "b"]}),
+        (
+            {"registry-mirrors": ["http://a"]},
+            {"registry_mirrors": ["http://b", "http://a"]},
+            {"registry-mirrors": ["http://a", "http://b"]},
+        ),
         ({}, {"labels": ["tier=web"]}, {"labels": ["provider=fake", "tier=web"]}),
         ({"labels": ["tier=db", "x=y"]}, {"labels": ["tier=web"]}, {"labels": ["tier=web", "x=y", "provider=fake"]}),
         ({"labels": ["provider=other"]}, {}, {"labels": ["provider=fake"]}),
@@ -123,8 +127,8 @@ SPECS = st.builds(
     Spec,
     opts=st.lists(OPTION, max_size=6).map(tuple),
     labels=TEXTS,
-    insecure_registries=TEXTS,
-    registry_mirrors=TEXTS,
+    insecure_registries=st.lists(st.sampled_from(["a", "b:5000", "10.0.0.0/8"]), max_size=4).map(tuple),
+    registry_mirrors=st.lists(st.sampled_from(["http://a", "https://b:1/c"]), max_size=4).map(tuple),
     storage_driver=st.sampled_from(["", "overlay2"]),
 )
 CURRENT = st.fixed_dictionaries(
@@ -180,6 +184,7 @@ def test_the_units_own_hosts_move_into_the_settings(exec_start: str, hosts: list
         ("A=b c", 'Environment="A=b c"'),
         ('A=%h "x" \\', 'Environment="A=%%h \\"x\\" \\\\"'),
         ("A=", 'Environment="A="'),
+        ("A=x\ny\tz \\n", 'Environment="A=x\\ny\\tz \\\\n"'),
     ],
 )
 def test_the_environment_of_the_unit(pair: str, line: str) -> None:

@@ -21,7 +21,7 @@ LAYERS = (
         *("create", "lifecycle", "upgrade", "collect", "converge", "certificates"),
         *("doctor", "checkup", "gc", "images", "work"),
     ),
-    ("spec", "engine", "packages", "service", "keys", "client", "render", "cloudinit", "catalogue"),
+    ("spec", "settings", "engine", "packages", "service", "keys", "client", "render", "cloudinit", "catalogue"),
     (
         *(
             "drivers",

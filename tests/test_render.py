@@ -41,7 +41,9 @@ SCRIPTS: dict[str, Callable[[], str]] = {
     "install-script.sh": lambda: packages.install_script(
         Spec(engine="script", install_url="https://x.test/i.sh"), DEBIAN
     ),
-    "install-script-nasty.sh": lambda: packages.install_script(Spec(engine="script", install_url=NASTY), DEBIAN),
+    "install-script-nasty.sh": lambda: packages.install_script(  # quoted, even if it had not been checked before
+        Spec.model_construct(engine="script", install_url=NASTY), DEBIAN
+    ),
     "install-distro-debian.sh": lambda: packages.install_script(Spec(), DEBIAN),
     "install-distro-fedora.sh": lambda: packages.install_script(Spec(), Facts(os_id="fedora")),
     "install-distro-sles.sh": lambda: packages.install_script(Spec(), SLES, "28.3.3_ce-150000.230.1", held=True),

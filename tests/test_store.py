@@ -163,7 +163,8 @@ def test_a_full_or_foreign_disk_is_named(store: Store) -> None:
     store.home.write_text("a file")
     with pytest.raises(StoreError) as caught:
         store.reserve(machine())
-    assert caught.value.hint == "check the disk's space and permissions"
+    assert caught.value.message == f"cannot keep machines in {store.home}: File exists"
+    assert "$MACHINEKIT_HOME" in caught.value.hint
     with pytest.raises(StoreError), store.lock("node1", "test", print):
         pass
 

@@ -10,13 +10,14 @@ import os
 import signal
 import sys
 
-from machinekit.cli.command import Parser, report, unexpected
-from machinekit.errors import MachinekitError, UsageError
+from machinekit.cli.command import report, unexpected
+from machinekit.cli.parser import Parser
+from machinekit.errors import MachinekitError, UsageError, nearest
 
 TYPE_CHECKING = False  # see cli/command.py
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
+    from typing import TextIO
 
     from machinekit.cli.command import Command
 
@@ -54,45 +55,61 @@ def main(argv: list[str] | None = None) -> int:
 
     `gc` has one of its own, 4.
     """
-    arguments = sys.argv[1:] if argv is None else argv
+    _settle_streams()
     # a command that only looks ends at once; those that change something catch signals themselves (cli/leaving.py)
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        if "_ARGCOMPLETE" in os.environ:
-            from machinekit.cli.completion import complete
-
-            try:
-                complete(parser_for(None, os.environ["COMP_LINE"].split()))
-            except UsageError:  # a driver's name that is not complete yet
-                complete(parser_for(None))
-        if arguments in (["-v"], ["--version"]):
-            arguments = ["version"]
-        parser = parser_for(_command_in(arguments), arguments)
-        parsed = parser.parse_args(arguments)
-        if parsed.debug or os.environ.get("MACHINE_DEBUG", "").lower() in ("1", "t", "true"):
-            _show_debug()
-        command: Command = parsed.command
-        if command.renews:
-            from machinekit.cli.renewal import renew_due
-
-            renew_due(parsed)
-        code = command.run(parsed)
-        sys.stdout.flush()
+        code = _reported(sys.argv[1:] if argv is None else argv)
+        sys.stderr.flush()
         return code
-    except MachinekitError as error:
-        return report(error)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; let the exit be quiet
+    except OSError:  # nobody can be told
+        _mute(sys.stderr)
         return 1
-    except OSError as error:
-        return report(unexpected(error))
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def parser_for(name: str | None, words: Sequence[str] = ()) -> argparse.ArgumentParser:
+def _reported(arguments: list[str]) -> int:
+    """Run the command line and say what went wrong."""
+    try:
+        code = _run(arguments)
+        _flush()
+        return code
+    except UnicodeEncodeError as error:
+        return report(
+            MachinekitError(f"cannot print {error.object!r} in {error.encoding}", "set LC_ALL=C.UTF-8 or the like")
+        )
+    except MachinekitError as error:
+        return report(error)
+    except BrokenPipeError:
+        _mute(sys.stdout)
+        return 1
+    except OSError as error:
+        return report(unexpected(error))
+
+
+def _run(arguments: list[str]) -> int:
+    if "_ARGCOMPLETE" in os.environ:
+        from machinekit.cli.completion import answer
+
+        answer(parser_for)
+    if arguments in (["-v"], ["--version"]):
+        arguments = ["version"]
+    parser = parser_for(_command_in(arguments), arguments)
+    parsed = parser.parse_args(arguments)
+    if parsed.debug or os.environ.get("MACHINE_DEBUG", "").lower() in ("1", "t", "true"):
+        _show_debug()
+    command: Command = parsed.command
+    if command.renews:
+        from machinekit.cli.renewal import renew_due
+
+        renew_due(parsed)
+    return command.run(parsed)
+
+
+def parser_for(name: str | None, words: Sequence[str] = ()) -> Parser:
     """The parser with one command, or with all of them for help, errors and completion."""
     parser = Parser(
         prog="machinekit",
@@ -132,17 +149,36 @@ def _command_in(arguments: list[str]) -> str | None:
     for word in rest:
         if word in ("-s", "--storage-path"):
             next(rest, None)
-        elif not word.startswith("-"):
+        elif word == "--" or not word.startswith("-"):
             if word in COMMANDS:
                 return word
-            import difflib
-
-            near = difflib.get_close_matches(word, COMMANDS, 1)
-            raise UsageError(
-                f"{word!r} is not a machinekit command" + (f"; did you mean {near[0]}?" if near else ""),
-                "see machinekit --help",
-            )
+            raise UsageError(f"{word!r} is not a machinekit command{nearest(word, COMMANDS)}", "see machinekit --help")
     return None
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _mute(sys.stdout)
+        raise MachinekitError(f"cannot write to stdout: {error.strerror}") from None
+
+
+def _mute(stream: TextIO) -> None:
+    """Nobody reads on: what is still to be written goes nowhere, so that the exit is quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _settle_streams() -> None:
+    """Open what the caller closed, or the next file that is opened would be taken for it; let any path be printed."""
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, mode))  # noqa: PTH123, SIM115 (it stays open)
+    # a path's bytes that are no text come back as they were; other characters are as the locale has them
+    if sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # it is the interpreter's own
 
 
 def _show_debug() -> None:

@@ -1,9 +1,8 @@
-"""What every command has, and the parser they share."""
+"""What every command has."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from abc import ABC, abstractmethod
 
@@ -12,7 +11,6 @@ from machinekit.errors import MachinekitError, UsageError
 TYPE_CHECKING = False  # importing typing would cost a third of an interpreter start
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, NoReturn
 
     from machinekit.store import Store
 
@@ -30,7 +28,10 @@ def report(error: MachinekitError, machine: str = "") -> int:
 
 def unexpected(error: Exception) -> MachinekitError:
     """What the world may do at any moment, as an error of ours."""
-    return MachinekitError(f"{type(error).__name__}: {error}", "machinekit --debug tells what was being done")
+    what = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return MachinekitError(what, "machinekit --debug tells what was being done")
 
 
 class Command(ABC):
@@ -44,48 +45,13 @@ class Command(ABC):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare what the command takes."""
 
+    def owner(self, option: str) -> str:
+        """Who has an option that this command does not take, in words; empty when nobody does."""
+        return ""
+
     @abstractmethod
     def run(self, args: argparse.Namespace) -> int:
         """Do it and return the exit code."""
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps examples as written. argparse makes one for every argument and would import shutil for the width."""
-
-    def __init__(self, prog: str) -> None:
-        try:
-            columns = os.get_terminal_size(sys.stdout.fileno()).columns
-        except (OSError, ValueError):  # no terminal
-            columns = 100
-        super().__init__(prog, width=columns - 2)
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with our errors: no abbreviations, the nearest option named, examples kept as written."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs |= {"allow_abbrev": False, "formatter_class": _Formatter}
-        super().__init__(*args, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        """Raise a UsageError instead of printing and leaving."""
-        unknown = message.removeprefix("unrecognized arguments: ").split()
-        if message.startswith("unrecognized") and unknown:
-            import difflib
-
-            known = [flag for action in self._options() for flag in action.option_strings]
-            near = difflib.get_close_matches(unknown[0].partition("=")[0], known, 1)
-            message = f"unknown option or argument {unknown[0]!r}" + (f"; did you mean {near[0]}?" if near else "")
-        asked = next((action for action in self._actions if isinstance(action, argparse._SubParsersAction)), None)
-        program = next(iter(asked.choices.values())).prog if asked and len(asked.choices) == 1 else self.prog
-        raise UsageError(message, f"see {program} --help")
-
-    def _options(self) -> list[argparse.Action]:
-        found = list(self._actions)
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                found += [option for parser in action.choices.values() for option in parser._actions]
-        return found
 
 
 def store_of(args: argparse.Namespace) -> Store:

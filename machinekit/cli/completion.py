@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Callable
 
 from machinekit.cli.command import Command
+from machinekit.errors import UsageError
 
 
 class Completion(Command):
@@ -27,8 +30,20 @@ class Completion(Command):
         return 0
 
 
-def complete(parser: argparse.ArgumentParser) -> None:
-    """Answer the shell and leave, as argcomplete does when the shell asks."""
+def answer(parser_for: Callable[..., argparse.ArgumentParser]) -> None:
+    """Answer the shell and leave, when it asks: argcomplete's variables say so, and are nobody's otherwise."""
+    line = os.environ.get("COMP_LINE")
+    numbers = [os.environ.get(name, "") for name in ("_ARGCOMPLETE", "COMP_POINT")]
+    if line is None or not all(number.isdecimal() and len(number) < 10 for number in numbers):  # noqa: PLR2004
+        return
     import argcomplete
+    from argcomplete.exceptions import ArgcompleteException
 
-    argcomplete.autocomplete(parser)
+    try:
+        parser = parser_for(None, line.split())
+    except UsageError:  # a driver's name that is not complete yet
+        parser = parser_for(None)
+    try:
+        argcomplete.autocomplete(parser)
+    except ArgcompleteException:
+        raise UsageError(f"{line!r} cannot be completed at {numbers[1]}") from None

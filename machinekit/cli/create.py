@@ -34,20 +34,27 @@ class Create(Command):
         options.add_engine_options(parser)
         options.add_driver_options(parser, chosen)
 
+    def owner(self, option: str) -> str:
+        """Another driver, perhaps."""
+        from machinekit.cli import options
+
+        return options.owner(option)
+
     def run(self, args: argparse.Namespace) -> int:
         """All machines in parallel."""
         from machinekit import create, drivers
         from machinekit.cli import options
         from machinekit.cli.many import each, told
-        from machinekit.spec import check_name, parse_options, parse_spec
+        from machinekit.spec import check_name, parse_spec
         from machinekit.work import Progress
 
         store = store_of(args)
         names = [check_name(name) for name in dict.fromkeys(args.names)] or [DEFAULT_MACHINE]
-        spec = parse_spec(options.given(args, options.ENGINE))
+        spec = parse_spec(options.given(args, options.ENGINE), options.engine_variables(args))
         driver = drivers.load(args.driver)
-        values = options.from_environment(args.driver, driver) | options.given(args, options.DRIVER)
-        parsed = parse_options(args.driver, driver, values)
+        parsed = options.chosen_options(args.driver, args)
+        for remark in options.remarks(args.driver, driver, args):
+            print(f"machinekit: {remark}", file=sys.stderr)
 
         def verb(name: str, shown: Progress) -> str:
             changes = create.create(

@@ -93,4 +93,5 @@ def _shell() -> str:
 def _command_line() -> str:
     """The call as the user made it, for the hint to repeat."""
     program, *arguments = [sys.argv[0].rpartition("/")[2], *sys.argv[1:]]
-    return " ".join([f'"{program}"' if " " in program else program, *arguments])
+    line = " ".join([f'"{program}"' if " " in program else program, *arguments])
+    return "".join(c if c.isprintable() else "?" for c in line)  # a line of its own would be no comment any more

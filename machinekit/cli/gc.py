@@ -90,15 +90,11 @@ def _remove(store: Store, garbage: list[Garbage], *, quiet: bool) -> tuple[list[
 
 def _sources(args: argparse.Namespace) -> tuple[dict[str, Options], dict[str, MachinekitError]]:
     """The drivers to ask, with their options, and those whose options are wrong."""
-    from machinekit import drivers
     from machinekit.cli import options
-    from machinekit.spec import parse_options
 
     if not args.driver:
         return options.available()
-    driver = drivers.load(args.driver)
-    values = options.from_environment(args.driver, driver) | options.given(args, options.DRIVER)
-    return {args.driver: parse_options(args.driver, driver, values)}, {}
+    return {args.driver: options.chosen_options(args.driver, args)}, {}
 
 
 def _wanted(args: argparse.Namespace, found: Findings) -> bool:

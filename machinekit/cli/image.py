@@ -175,8 +175,6 @@ def _remove(args: argparse.Namespace) -> int:
 
 def _forget(name: str, image: Image) -> None:
     from machinekit import drivers
-    from machinekit.cli.options import from_environment
-    from machinekit.spec import parse_options
+    from machinekit.cli.options import chosen_options
 
-    driver = drivers.load(name)
-    driver.forget_image(parse_options(name, driver, from_environment(name, driver)), image)
+    drivers.load(name).forget_image(chosen_options(name), image)

@@ -6,7 +6,7 @@ import argparse
 import re
 
 from machinekit.cli.command import Command, store_of
-from machinekit.errors import UsageError
+from machinekit.errors import UsageError, nearest
 
 TYPE_CHECKING = False  # see cli/command.py
 if TYPE_CHECKING:
@@ -57,21 +57,30 @@ class Ls(Command):
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
     if not 0 < seconds <= DAY:
-        raise ValueError(text)
+        raise UsageError(f"--timeout: {text!r} is not a number of seconds, more than 0 and at most a day's")
     return seconds
 
 
 def _filter(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator or key not in ("driver", "state", "name"):
-        raise UsageError(f"cannot filter by {text!r}", "driver=NAME, state=STATE or name=REGEX")
+        raise UsageError(f"cannot filter by {text!r}", "give driver=NAME, state=STATE or name=REGEX")
     if key == "name":
         try:
             re.compile(value)
         except re.error as error:
             raise UsageError(f"{value!r} is not a regular expression: {error}") from None
+    if key == "state":
+        from machinekit.machine import State
+
+        states = [str(state) for state in State if state]
+        if value.lower() not in map(str.lower, states):
+            raise UsageError(f"{value!r} is not a state{nearest(value.title(), states)}", f"one of {', '.join(states)}")
     return key, value
 
 

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from machinekit import drivers
 from machinekit.cli.command import store_of
 from machinekit.drivers import flag, load, variables
-from machinekit.errors import MachinekitError
+from machinekit.errors import MachinekitError, UsageError
 from machinekit.provider import Driver, Options
 from machinekit.spec import Spec, engine_flag, parse_options
 
@@ -32,7 +32,14 @@ def chosen_driver(words: Sequence[str]) -> str:
     """The driver that a command line names, before it is parsed: its options are not known until then."""
     from machinekit.providers import DEFAULT
 
-    return named_driver(words) or os.environ.get("MACHINE_DRIVER") or str(DEFAULT)
+    if named := named_driver(words):
+        return named
+    chosen = os.environ.get("MACHINE_DRIVER") or str(DEFAULT)
+    try:
+        load(chosen)
+    except UsageError as error:
+        raise UsageError(f"$MACHINE_DRIVER: {error.message}", error.hint) from None
+    return chosen
 
 
 def named_driver(words: Sequence[str]) -> str:
@@ -87,21 +94,57 @@ def given(args: argparse.Namespace, prefix: str) -> dict[str, Any]:
     """The options that were on the command line, by field name; for the engine also Docker Machine's variables."""
     found = {key.removeprefix(prefix): value for key, value in vars(args).items() if key.startswith(prefix)}
     if prefix == ENGINE:
-        for name, variable in ENGINE_VARIABLES.items():
-            if os.environ.get(variable) and name not in found:
-                value = os.environ[variable]
-                found[name] = [value] if isinstance(Spec.model_fields[name].default, tuple) else value
+        for name, variable in engine_variables(args).items():
+            value = os.environ[variable]
+            found[name] = [value] if isinstance(Spec.model_fields[name].default, tuple) else value
     return found
+
+
+def engine_variables(args: argparse.Namespace) -> dict[str, str]:
+    """Docker Machine's variables that set what the command line leaves open, by field name."""
+    return {
+        name: variable
+        for name, variable in ENGINE_VARIABLES.items()
+        if os.environ.get(variable) and ENGINE + name not in args
+    }
+
+
+def driver_variables(name: str, driver: type[Driver[Any]]) -> dict[str, str]:
+    """The environment variables that set options of the driver, by field name."""
+    found = {field: drivers.variable(name, field, info.aliases) for field, info in driver.Options.infos().items()}
+    return {field: variable for field, variable in found.items() if variable}
 
 
 def from_environment(name: str, driver: type[Driver[Any]]) -> dict[str, Any]:
     """The driver's options that the environment sets; lists are separated by commas."""
     hints = get_type_hints(driver.Options)
-    values: dict[str, Any] = {}
-    for field, info in driver.Options.infos().items():
-        if text := drivers.from_environment(name, field, info.aliases):
-            values[field] = text.split(",") if hints[field] == tuple[str, ...] else text
-    return values
+    values = {field: os.environ[variable] for field, variable in driver_variables(name, driver).items()}
+    return {field: text.split(",") if hints[field] == tuple[str, ...] else text for field, text in values.items()}
+
+
+def chosen_options(name: str, args: argparse.Namespace | None = None) -> Options:
+    """The driver's options from the environment and, before it, the command line; raises UsageError."""
+    driver, typed = load(name), given(args, DRIVER) if args else {}
+    variables = {field: variable for field, variable in driver_variables(name, driver).items() if field not in typed}
+    return parse_options(name, driver, from_environment(name, driver) | typed, variables)
+
+
+def owner(option: str) -> str:
+    """The driver that has an option, in words; empty when none does."""
+    for name in drivers.names():
+        if option.startswith(f"--{name}-") and option in (flag(name, field) for field in load(name).Options.infos()):
+            return f"driver {name}"
+    return ""
+
+
+def remarks(name: str, driver: type[Driver[Any]], args: argparse.Namespace) -> list[str]:
+    """What a person should know of the options on the command line."""
+    return [
+        f"{flag(name, field)} on the command line is seen in process lists, and no later command knows it: "
+        f"set ${drivers.variables(name, field, info.aliases)[-1]} instead"
+        for field, info in driver.Options.infos().items()
+        if info.secret and DRIVER + field in args
+    ]
 
 
 def available() -> tuple[dict[str, Options], dict[str, MachinekitError]]:
@@ -111,12 +154,11 @@ def available() -> tuple[dict[str, Options], dict[str, MachinekitError]]:
     for name in drivers.names():
         try:
             driver = load(name)
-            values = from_environment(name, driver)
             required = {
                 field.name for field in dataclasses.fields(driver.Options) if field.default is dataclasses.MISSING
             }
-            if required <= values.keys():
-                sources[name] = parse_options(name, driver, values)
+            if required <= driver_variables(name, driver).keys():
+                sources[name] = chosen_options(name)
         except MachinekitError as error:
             wrong[name] = error
     return sources, wrong

@@ -51,7 +51,7 @@ def test_the_drivers_options(
         (["--engine-insecure-registry", "r:5000"], {}, {"insecure_registries": ["r:5000"]}),
         (["--engine-registry-mirror", "https://m"], {}, {"registry_mirrors": ["https://m"]}),
         ([], {"ENGINE_REGISTRY_MIRROR": "https://m"}, {"registry_mirrors": ["https://m"]}),
-        (["--engine-registry-mirror", "a"], {"ENGINE_REGISTRY_MIRROR": "b"}, {"registry_mirrors": ["a"]}),
+        (["--engine-registry-mirror", "http://a"], {"ENGINE_REGISTRY_MIRROR": "b"}, {"registry_mirrors": ["http://a"]}),
         (["--tls-san", "x.test", "--tls-san=192.0.2.9"], {}, {"tls_sans": ["x.test", "192.0.2.9"]}),
         (
             ["--engine", "script"],

@@ -69,7 +69,7 @@ def test_the_environment_sets_what_drivers_are_asked_with(cli: Cli, environment:
     found = {check["subject"]: check for check in json.loads(cli("doctor", "--json").out)}
     assert "/no/such.sock" in found["driver container"]["text"] or "not installed" in found["driver container"]["text"]
     assert found["driver qemu"]["level"] == "warning"
-    assert "--qemu-cpus" in found["driver qemu"]["text"]
+    assert "$MACHINEKIT_QEMU_CPUS" in found["driver qemu"]["text"]
 
 
 def test_colours_only_on_a_terminal(store: Store, cloud: FakeCloud, unfinished: Machine, cli: Cli) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 
@@ -56,11 +57,13 @@ def test_every_shell(cli: Cli, adopted: Machine, shell: str) -> None:
 def test_the_shell_is_guessed(
     cli: Cli, adopted: Machine, environment: pytest.MonkeyPatch, variable: str, starts: str
 ) -> None:
+    environment.setattr(os, "getppid", os.getpid)  # no shell, whoever runs the tests
     environment.setenv("SHELL", variable)
     assert cli("env", "node1").out.startswith(starts)
 
 
 def test_no_shell_to_guess(cli: Cli, adopted: Machine, environment: pytest.MonkeyPatch) -> None:
+    environment.setattr(os, "getppid", os.getpid)
     environment.delenv("SHELL")
     result = cli("env", "node1")
     assert (result.code, result.out) == (2, "")

@@ -30,43 +30,6 @@ def test_the_version(cli: Cli, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ([], "machinekit: the following arguments are required: COMMAND"),
-        (["creat"], "machinekit: 'creat' is not a machinekit command; did you mean create?"),
-        (["xyzzy"], "machinekit: 'xyzzy' is not a machinekit command\n"),
-        (["ls", "--quite"], "machinekit: unknown option or argument '--quite'; did you mean --quiet?"),
-        (["ls", "--qui"], "machinekit: unknown option or argument '--qui'; did you mean --quiet?"),
-        (["url", "a", "b"], "machinekit: unknown option or argument 'b'"),
-        (["env", "--shell", "xonsh"], "machinekit: argument --shell: invalid choice: 'xonsh'"),
-        (["create", "-d"], "machinekit: argument -d/--driver: expected one argument"),
-        (["create", "-d", "kemu", "a"], 'machinekit: driver "kemu" not found; did you mean qemu?'),
-        (["create", "-d", "generic", "a"], "machinekit: --generic-ip-address is required"),
-        (["create", "-d", "none", "--none-url", "x", "a"], "machinekit: --none-url: "),
-        (["create", "-d", "none", "--none-url", "unix:///s", "a_b"], "machinekit: 'a_b' is not a name for a machine"),
-        (["create", "-d", "none", "--none-url", "unix:///s", "--engine", "x", "a"], "machinekit: --engine: "),
-        (["create", "--engine-label", "x", "-d", "none", "--none-url", "unix:///s"], "machinekit: --engine-label: 'x'"),
-        (["create", "--generic-ssh-user", "x"], "machinekit: unknown option or argument '--generic-ssh-user'"),
-        (["ls", "--filter", "colour=red"], "machinekit: cannot filter by 'colour=red'"),
-        (["ls", "--filter", "name=["], "machinekit: '[' is not a regular expression"),
-        (["ls", "-t", "soon"], "machinekit: argument -t/--timeout: invalid"),
-        (["ls", "-t", "0"], "machinekit: argument -t/--timeout: invalid"),
-        (["ls", "-t", "nan"], "machinekit: argument -t/--timeout: invalid"),
-        (["scp", "a"], "machinekit: scp needs a source and a destination"),
-        (["image"], "machinekit: the following arguments are required: ls|pull|build|rm"),
-        (["image", "build", "debian-99"], 'machinekit: no image "debian-99" can be built'),
-        (["image", "build", "-d", "none", "debian-12"], "machinekit: driver none boots no images of ours"),
-        (["env", "-u", "node1"], "machinekit: -u takes no machine"),
-    ],
-)
-def test_a_wrong_command_line(cli: Cli, store: Store, words: list[str], said: str) -> None:
-    result = cli(*words)
-    assert (result.code, result.out) == (2, "")
-    assert said in result.err
-    assert not store.machines.exists()
-
-
-@pytest.mark.parametrize(
     "words",
     [
         *"url ip config env status inspect use start stop restart kill provision ssh version".split(),

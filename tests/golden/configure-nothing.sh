@@ -97,6 +97,7 @@ back_up() { # path
 }
 
 put_back() { # path
+  rm -f "$1.machinekit"
   if [ -e "$before$1" ]; then mv -f "$before$1" "$1"; fi
   if [ -e "$before$1.absent" ]; then rm -f "$1"; fi
 }
@@ -151,9 +152,8 @@ restart() {
   engine_restart
 }
 
-give_up() { # why
-  printf '%s\n' "$1"
-  engine_log
+undo() {
+  set +e
   put_back /etc/docker/ca.pem
   put_back /etc/docker/server.pem
   put_back /etc/docker/server-key.pem
@@ -168,28 +168,41 @@ give_up() { # why
   fi
   put_back "$settings"
   rm -rf "$before"
+  underway=''
   # the init system would try again by itself, so what was stopped must be stopped
   if [ -z "$had_engine" ]; then
     engine_stop || true
   elif [ -z "$kept" ] && [ -n "$restarted" ]; then
     engine_restart || true
   fi
-  printf '%s\n' "$1 (its journal is above; the settings from before are back)"
+}
+
+give_up() { # why
+  undo
+  printf '%s; the settings from before are back\n' "$1"
   exit 1
+}
+
+leave() { # a command failed, such as on a full disk
+  code=$?
+  if [ -n "$underway" ]; then give_up 'the settings cannot be put in place'; fi
+  exit "$code"
 }
 
 # shellcheck disable=SC2174 # only the last folder can be missing
 mkdir -p -m 0755 /etc/docker
-restarted=''
+restarted='' underway=''
+trap leave EXIT
 if engine_active; then had_engine=yes; else had_engine=; fi
 original=/etc/docker/daemon.json.before-uid
 if [ ! -e "$original" ]; then
   if [ -e "$settings" ]; then cp -p "$settings" "$original.draft"; else echo '{}' >"$original.draft"; fi
   mv "$original.draft" "$original"
 fi
-if [ -n "$had_engine" ]; then
-  keep_containers eyJsaXZlLXJlc3RvcmUiOiB0cnVlfQ== '' ||
-    give_up "the engine does not take $settings as it is on the host, and its containers would not outlive a restart"
+underway=yes
+if [ -n "$had_engine" ] && ! keep_containers eyJsaXZlLXJlc3RvcmUiOiB0cnVlfQ== ''; then
+  engine_log
+  give_up "the engine does not take $settings as it is on the host, and its containers would not outlive a restart"
 fi
 
 if [ -n "$kept" ]; then write "$settings" 0644 eyJsaXZlLXJlc3RvcmUiOiB0cnVlfQ==; fi
@@ -201,7 +214,11 @@ if [ -n "$had_engine" ] && ! said=$(/usr/sbin/dockerd --validate --config-file "
   esac
 fi
 engine_enable
-restart || give_up 'the engine does not start with the new settings'
+if ! restart; then
+  engine_log
+  give_up 'the engine does not start with the new settings (its journal is above)'
+fi
+underway=''
 if [ -n "$kept" ]; then
   live_restore false eyJsaXZlLXJlc3RvcmUiOiBmYWxzZX0= || true
   put_back "$settings"

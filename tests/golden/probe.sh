@@ -69,6 +69,9 @@ if [ -r /etc/os-release ]; then . /etc/os-release; fi
 say os_id "$ID"
 say os_like "$ID_LIKE"
 say os_version "$VERSION_ID"
+for folder in /usr /var; do
+  say "free ${folder#/}" "$(df -Pk "$folder" 2>/dev/null | tail -n 1 | { read -r _ _ _ free _ && echo "$free"; } || true)"
+done
 say clock "$(date +%s)"
 say init "$init"
 

@@ -134,6 +134,38 @@ def test_an_engine_that_refuses_is_quoted(docker: Path) -> None:
         driver().check()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, ""),
+        ({"network": "lab", "cpus": 2}, ""),
+        ({"network": "labs"}, 'the engine has no network "labs"; did you mean lab?'),
+        ({"cpus": 2.5}, "--container-cpus asks for 2.5 CPUs, and the engine has 2"),
+        ({"publish": ("192.0.2.1:8080:80",)}, "cannot publish 192.0.2.1:8080:80: 192.0.2.1 is not an address of"),
+    ],
+)
+def test_what_the_engine_lacks_is_said_before_anything_is_made(
+    docker: Path, options: dict[str, Any], said: str
+) -> None:
+    for command, answer in (("version", "20.10\n"), ("network", "bridge\nhost\nlab\n"), ("info", "2\n")):
+        (docker / command).write_text(answer)
+    if not said:
+        driver(**options).check()
+        return
+    with pytest.raises(PreCheckError) as caught:
+        driver(**options).check()
+    assert said in caught.value.message
+
+
+def test_the_docker_client_knows_no_tokens(docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "s3cret")
+    monkeypatch.setenv("DOCKER_CONFIG", "/config")
+    (docker / "docker").write_text("#!/bin/sh\nenv\n")
+    said = driver()._docker("ps")
+    assert "s3cret" not in said
+    assert "DOCKER_CONFIG=/config\n" in said
+
+
 def test_orphans_are_instances_and_volumes_of_others(docker: Path) -> None:
     (docker / "ps").write_text("u1 a s1 -\nu2 b s1 -\n")
     (docker / "volume").write_text("u1 a s1 a-u1\nu3 c s2 c-u3\n")
