@@ -21,6 +21,7 @@ from machinekit.providers.qmp import Monitor
 
 from machinekit.errors import DriverError
 from machinekit.machine import Image, Instance, Machine, State
+from machinekit.spec import parse_options
 from tests.providers.test_processes import marked_process
 from tests.servers import Server
 
@@ -223,8 +224,8 @@ def test_a_path_of_an_image_is_whole_and_a_name_stays(monkeypatch: pytest.Monkey
         ("debian-12+engine", "debian-12+engine"),
         ("https://a.example/disk.qcow2", "https://a.example/disk.qcow2"),
     ):
-        options = QemuOptions(image=given)
-        options.check()
+        options = parse_options("qemu", Qemu, {"image": given})
+        assert isinstance(options, QemuOptions)
         assert options.image == kept
 
 
