@@ -155,13 +155,13 @@ USAGE = [
     ),
     (
         "create -d generic --generic-ip-address=-oProxyCommand=id a",
-        "--generic-ip-address: '-oProxyCommand=id' is not a value it takes: address or name of the server",
+        "--generic-ip-address: '-oProxyCommand=id' is not a value it takes: address of the server, its name, or its alias in your ssh_config",
         "",
     ),
     (
         "create -d generic --generic-ip-address h --generic-ssh-user=-x a",
-        "--generic-ssh-user: '-x' is not a value it takes: user to log in as; any but root needs sudo without a "
-        "password",
+        "--generic-ssh-user: '-x' is not a value it takes: user to log in as, root if neither this nor "
+        "your ssh_config says; any other needs sudo",
         "",
     ),
     (
@@ -171,7 +171,7 @@ USAGE = [
     ),
     (
         "create -d generic --generic-ip-address h --generic-ssh-port 99999 a",
-        "--generic-ssh-port: '99999' is not a whole number from 1 to 65535",
+        "--generic-ssh-port: '99999' is not a whole number from 0 to 65535",
         "",
     ),
     (
@@ -316,13 +316,13 @@ FROM_THE_ENVIRONMENT: list[tuple[dict[str, str], str, str, str]] = [
     (
         {"GENERIC_SSH_PORT": "x"},
         "create -d generic --generic-ip-address h a",
-        "$GENERIC_SSH_PORT: 'x' is not a whole number from 1 to 65535",
+        "$GENERIC_SSH_PORT: 'x' is not a whole number from 0 to 65535",
         "",
     ),
     (
         {"MACHINEKIT_GENERIC_SSH_PORT": "y", "GENERIC_SSH_PORT": "22"},
         "create -d generic --generic-ip-address h a",
-        "$MACHINEKIT_GENERIC_SSH_PORT: 'y' is not a whole number from 1 to 65535",
+        "$MACHINEKIT_GENERIC_SSH_PORT: 'y' is not a whole number from 0 to 65535",
         "",
     ),
     (
