@@ -155,7 +155,8 @@ USAGE = [
     ),
     (
         "create -d generic --generic-ip-address=-oProxyCommand=id a",
-        "--generic-ip-address: '-oProxyCommand=id' is not a value it takes: address of the server, its name, or its alias in your ssh_config",
+        "--generic-ip-address: '-oProxyCommand=id' is not a value it takes: address of the server, its name, or "
+        "its alias in your ssh_config",
         "",
     ),
     (
