@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from machinekit.cli.command import DEFAULT_MACHINE, Command, store_of
@@ -51,6 +52,8 @@ class Create(Command):
         store = store_of(args)
         names = [check_name(name) for name in dict.fromkeys(args.names)] or [DEFAULT_MACHINE]
         spec = parse_spec(options.given(args, options.ENGINE), options.engine_variables(args))
+        for variable, value in spec.proxies.items():  # images are pulled and built through it too
+            os.environ[variable] = os.environ[variable.lower()] = value
         driver = drivers.load(args.driver)
         parsed = options.chosen_options(args.driver, args)
         for remark in options.remarks(args.driver, driver, args):

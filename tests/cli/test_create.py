@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 
 import pytest
 
@@ -135,3 +136,14 @@ def test_help_shows_the_chosen_drivers_options(cli: Cli, cloud: FakeCloud, capfd
     ):
         assert text in said
     assert "--qemu-" not in said
+
+
+def test_a_proxy_counts_for_this_computer_too(cli: Cli, cloud: FakeCloud, environment: pytest.MonkeyPatch) -> None:
+    """Images are pulled and built through it."""
+    for variable in ("http_proxy", "https_proxy", "no_proxy"):
+        environment.setenv(variable, "")
+        environment.setenv(variable.upper(), "")  # so that they are as before afterwards
+    assert cli("create", "-d", "fake", "--proxy", "http://proxy.test:3128", "--no-proxy", ".corp", "node1").code == 0
+    assert urllib.request.getproxies()["https"] == "http://proxy.test:3128"
+    assert urllib.request.proxy_bypass("registry.corp")
+    assert not urllib.request.proxy_bypass("cloud.example")

@@ -20,8 +20,8 @@ BUILD = r"""
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update
 apt-get -qq -y install --no-install-recommends apt-utils gnupg >/dev/null
-mkdir -p /srv/made/right/debian/pool /srv/work
-cd /srv/work
+mkdir -p /srv/made/right/debian/pool /srv/build
+cd /srv/build
 apt-get -qq download docker.io containerd runc
 arch=$(dpkg --print-architecture)
 pool=/srv/made/right/debian/pool
@@ -71,24 +71,24 @@ mkdir -p dists/bookworm/stable/binary-$arch
 apt-ftparchive packages pool >dists/bookworm/stable/binary-$arch/Packages
 apt-ftparchive -o APT::FTPArchive::Release::Suite=bookworm -o APT::FTPArchive::Release::Codename=bookworm \
   -o APT::FTPArchive::Release::Components=stable -o APT::FTPArchive::Release::Architectures=$arch \
-  release dists/bookworm >/srv/work/Release
+  release dists/bookworm >/srv/build/Release
 for key in ours theirs; do
   gpg --quiet --batch --passphrase '' --quick-generate-key "$key <$key@example.org>" ed25519 sign never
-  gpg --armor --export "$key@example.org" >/srv/work/$key.asc
+  gpg --armor --export "$key@example.org" >/srv/build/$key.asc
 done
 gpg --with-colons --list-keys ours@example.org | awk -F: '$1 == "fpr" { print $10; exit }' >/srv/made/fingerprint
-gpg --quiet --local-user ours@example.org --clearsign -o dists/bookworm/InRelease /srv/work/Release
-cp /srv/work/ours.asc gpg
+gpg --quiet --local-user ours@example.org --clearsign -o dists/bookworm/InRelease /srv/build/Release
+cp /srv/build/ours.asc gpg
 cd /srv/made
 for other in foreign two forged; do mkdir -p $other/debian; ln -s ../../right/debian/pool $other/debian/pool; done
 ln -s ../../right/debian/dists foreign/debian/dists
 ln -s ../../right/debian/dists two/debian/dists
 cp -r right/debian/dists forged/debian/dists
 rm forged/debian/dists/bookworm/InRelease
-gpg --quiet --local-user theirs@example.org --clearsign -o forged/debian/dists/bookworm/InRelease /srv/work/Release
-cp /srv/work/theirs.asc foreign/debian/gpg
-cat /srv/work/ours.asc /srv/work/theirs.asc >two/debian/gpg
-cp /srv/work/ours.asc forged/debian/gpg
+gpg --quiet --local-user theirs@example.org --clearsign -o forged/debian/dists/bookworm/InRelease /srv/build/Release
+cp /srv/build/theirs.asc foreign/debian/gpg
+cat /srv/build/ours.asc /srv/build/theirs.asc >two/debian/gpg
+cp /srv/build/ours.asc forged/debian/gpg
 """
 
 
