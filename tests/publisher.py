@@ -159,7 +159,7 @@ class Signer:
     def close(self) -> None:
         """End its agent and forget the key."""
         subprocess.run(["gpgconf", "--homedir", str(self.directory), "--kill", "all"], check=False)
-        shutil.rmtree(self.directory)
+        shutil.rmtree(self.directory, ignore_errors=True)  # the agent takes its sockets away meanwhile
 
     def key(self, *, armored: bool = True) -> bytes:
         """The public key."""
