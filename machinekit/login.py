@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import paramiko
-from cryptography.exceptions import UnsupportedAlgorithm
 
 from machinekit.errors import LoginError, UnreachableError
 from machinekit.provider import Access
@@ -161,11 +160,9 @@ def load(path: Path, access: Access, ask: Ask) -> Key:
 def public_part(path: Path) -> bytes:
     """The public key that belongs to a private key's file, as the agent has it; empty when that cannot be told."""
     try:
-        with contextlib.suppress(FileNotFoundError):
-            return base64.b64decode(path.with_name(f"{path.name}.pub").read_text().split()[1])
         body = re.search(rb"BEGIN OPENSSH PRIVATE KEY-----(.*?)-----END", path.read_bytes(), re.DOTALL)
         if not body:
-            return b""
+            return base64.b64decode(path.with_name(f"{path.name}.pub").read_text().split()[1])
         message = paramiko.Message(base64.b64decode(body[1]).removeprefix(b"openssh-key-v1\0"))
         for _ in ("cipher", "kdf", "its options"):
             message.get_binary()
@@ -180,12 +177,12 @@ def _read(path: Path, passphrase: str | None) -> Key:
     try:
         key: Key = paramiko.PKey.from_path(path, passphrase.encode() if passphrase is not None else None)  # type: ignore[arg-type]
         return key
-    except (paramiko.pkey.UnknownKeyType, UnsupportedAlgorithm, paramiko.SSHException, OSError) as error:
-        raise LoginError(f"cannot read the key in {path}: {error}", "check the file") from None
-    except ValueError as error:
-        if passphrase is None:
-            raise LoginError(f"{path} is not a private key: {error}", "give the path of a private key") from None
+    except TypeError:
         raise
+    except Exception as error:  # a file that is damaged makes the libraries raise anything, assertions among it
+        if passphrase is not None and isinstance(error, ValueError):
+            raise
+        raise LoginError(f"{path} is not a private key: {error}", "give the path of a private key") from None
 
 
 def _problem(path: Path) -> tuple[str, str]:
@@ -207,7 +204,7 @@ def _problem(path: Path) -> tuple[str, str]:
 
 def _not_ours(path: Path, content: bytes) -> tuple[str, str]:
     public = public_part(path)
-    kind = paramiko.Message(public).get_text() if public else ""
+    kind = paramiko.Message(public).get_binary().decode(errors="replace")
     if b"BEGIN DSA" not in content and KINDS.match(kind):
         return "", ""
     return (

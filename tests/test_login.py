@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,10 +14,13 @@ from pathlib import Path
 
 import paramiko
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from machinekit import keys, ssh
+from machinekit import keys, login, ssh
 from machinekit.errors import LoginError
 from machinekit.provider import Access, Source
+from machinekit.secret import nobody
 from tests.servers import SshServer
 
 PASSPHRASE = "it's secret"  # noqa: S105 (of keys made for a test)
@@ -216,3 +221,21 @@ def test_an_agent_that_is_gone(host: ssh.Host, environment: pytest.MonkeyPatch, 
     assert "there is no key to log in" in refusal(host).message
     (tmp_path / "nothing").write_text("")
     assert "there is no key to log in" in refusal(host).message
+
+
+WHOLE = keys.ssh_key("me")[0]
+
+
+@given(
+    start=st.integers(0, len(WHOLE)),
+    cut=st.integers(0, 40),
+    junk=st.binary(max_size=40) | st.text("aA0=+/").map(str.encode),
+)
+def test_no_damage_to_a_key_is_a_surprise(start: int, cut: int, junk: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "key"
+        path.write_bytes(WHOLE[:start] + junk + WHOLE[start + cut :])
+        path.chmod(0o600)
+        login.public_part(path)
+        with contextlib.suppress(LoginError):
+            login.load(path, Access(), nobody)

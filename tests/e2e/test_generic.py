@@ -62,7 +62,7 @@ def test_a_user_with_sudo_and_another_port(cli: Cli, host: Host) -> None:
         "chown -R admin: ~admin/.ssh"
     )
     options = address(host, "--generic-ssh-user", "admin", "--generic-engine-port", "12376")
-    assert "cannot become root" in cli.fail("create", *options, "web")
+    assert "asks for the password of admin" in cli.fail("create", *options, "web")
     host.sh("echo 'admin ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/admin")
     cli("create", *options, "web")
     assert cli("url", "web") == f"tcp://{host.address}:12376\n"
