@@ -255,9 +255,9 @@ def _put_in_place(work: Work, files: list[engine.File]) -> None:
         work.changed.append("engine started")
 
 
-# what a renewal takes, where the machine is known to answer
-RESTORATION: tuple[Step, ...] = (detect_system, restore_settings)
+# for a machine that answers where it did last time
 RENEWAL: tuple[Step, ...] = (detect_system, renew_certificates, verify_engine)
+RESTORATION: tuple[Step, ...] = (detect_system, restore_settings)
 
 
 def _poll_address(work: Work) -> Instance:
