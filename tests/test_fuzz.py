@@ -179,6 +179,7 @@ def test_any_arguments(call: Call, words: list[str]) -> None:
 
 @often
 @given(words=ARGUMENTS, values=ENVIRONMENT)
+@example(words=["ls"], values={"COLUMNS": "9" * 5000, "LINES": "²"})
 @example(words=["ls"], values={"COLUMNS": "\n", "TERM": "", "LANG": "ä", "TZ": "\udcff"})
 @example(words=["env", "--no-proxy", "fake1"], values={"NO_PROXY": "\udcff,\n", "SHELL": "/"})
 def test_any_environment(call: Call, words: list[str], values: dict[str, str]) -> None:

@@ -172,10 +172,14 @@ def _mute(stream: TextIO) -> None:
 
 
 def _settle_streams() -> None:
-    """Open what the caller closed, or the next file that is opened would be taken for it; let any path be printed."""
+    """Open what the caller closed, or the next file that is opened would be taken for it; let anything be printed."""
     for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, stream) is None:
             setattr(sys, stream, open(os.devnull, mode))  # noqa: PTH123, SIM115 (it stays open)
+    for size in ("COLUMNS", "LINES"):  # rich takes any digits for a number
+        text = os.environ.get(size, "")
+        if not (text.isascii() and text.isdecimal() and len(text) <= len("99999")):
+            os.environ.pop(size, None)
     # a path's bytes that are no text come back as they were; other characters are as the locale has them
     if sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # it is the interpreter's own
