@@ -327,6 +327,7 @@ HARMS = st.tuples(
 )
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of the files, when an example fails
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(harms=st.dictionaries(st.sampled_from(sorted(set(FILES) - {CA, CLIENT_KEY})) | st.just(CA), HARMS, max_size=2))
 def test_no_file_makes_the_doctor_fall_ill(
