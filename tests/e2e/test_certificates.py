@@ -50,7 +50,7 @@ def test_a_record_from_another_year_is_renewed_by_the_next_command(
     cli(*adopt)
     before = served(host)
     said = at(cli, offset, "config", "web")
-    assert "web: certificates renewed" in said
+    assert "certificates renewed" in said
     assert "--tlsverify" in said
     assert served(host).serial_number != before.serial_number
     assert "renewed" not in at(cli, offset, "config", "web")

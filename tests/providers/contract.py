@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, Literal, get_origin, get_type_hints
 
 import pytest
 
@@ -73,7 +73,8 @@ class DriverContract:
         assert list(hints) == list(infos), "every field is made by option()"
         for name, info in infos.items():
             assert info.help.strip(), f"{name} has no help"
-            assert hints[name] in (str, int, float, bool, tuple[str, ...]), f"{name} is of no kind that a flag can have"
+            plain = hints[name] in (str, int, float, bool, tuple[str, ...])
+            assert plain or get_origin(hints[name]) is Literal, f"{name} is of no kind that a flag can have"
         assert (type(driver.options).__doc__ or "").strip(), "the options have no docstring"
         assert (type(driver).__doc__ or "").strip(), "the driver has no docstring"
 
