@@ -18,7 +18,7 @@ from machinekit.errors import DriverError, PreCheckError, nearest
 from machinekit.machine import Birth, Image, Instance, Machine, Resource, State
 from machinekit.provider import Capabilities, Check, Driver, Level, Options, option
 
-from . import memory, publish
+from . import memory, privileges, publish
 
 VOLUME = "volume"
 SHUT_DOWN = 30  # seconds for systemd inside
@@ -35,15 +35,6 @@ STATES = {
     "exited": State.STOPPED,
     "dead": State.ERROR,
 }
-# capabilities(7), by number
-CAPABILITIES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
-    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
-    "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
-    "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-).split()
-
-NOT_FOR_MACHINES = ("SYS_MODULE", "SYS_RAWIO", "SYS_TIME")  # this computer's kernel, devices and clock
 
 
 def _with_addresses(network: str) -> str:
@@ -227,7 +218,7 @@ class Container(Driver[ContainerOptions]):
             *["--env", "container=docker"],
             *["--stop-signal", "SIGRTMIN+3"],  # systemd's "power off"
             *["--tmpfs", "/run:exec", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec"],  # noqa: S108
-            *_privileges(
+            *privileges.options(
                 Path("/proc/self/status").read_text(), cgroup_v2=Path("/sys/fs/cgroup/cgroup.controllers").exists()
             ),
         ]
@@ -238,20 +229,6 @@ class Container(Driver[ContainerOptions]):
         if self.options.memory:
             options += ["--memory", self.options.memory]
         return options
-
-
-def _privileges(status: str, *, cgroup_v2: bool) -> list[str]:
-    """What an engine inside needs of this computer.
-
-    Not --privileged: it opens every device, and it fails where this computer lacks a capability itself.
-    """
-    bounding = int(re.findall(r"^CapBnd:\s*([0-9a-f]+)$", status, re.MULTILINE)[0], 16)
-    lacking = [name for number, name in enumerate(CAPABILITIES) if not bounding >> number & 1]
-    options = ["--cap-add", "ALL", *(f"--cap-drop={name}" for name in dict.fromkeys([*lacking, *NOT_FOR_MACHINES]))]
-    for profile in ("seccomp", "apparmor", "systempaths"):
-        options += ["--security-opt", f"{profile}=unconfined"]
-    # on cgroup v2 a namespace of its own is writable by systemd as it is
-    return options if cgroup_v2 else [*options, "--cgroupns", "host", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
 
 
 def _keys(birth: Birth) -> bytes:

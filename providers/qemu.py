@@ -6,7 +6,6 @@ serial console's log, and the monitor's socket. The process is known by our uid 
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
@@ -25,7 +24,7 @@ from machinekit.errors import DeadlineError, DriverError, PreCheckError
 from machinekit.machine import Birth, Image, Instance, Machine, State
 from machinekit.provider import ENGINE_PORT, Capabilities, Check, Driver, Level, Options, absolute, option
 
-from . import memory, processes, publish
+from . import memory, processes, publish, seed
 from .qmp import Monitor
 
 PROGRAM = "qemu-system-x86_64"
@@ -112,7 +111,7 @@ class Qemu(Driver[QemuOptions]):
         if not (self.directory / SEED).exists():
             draft = self.directory / f".{SEED}.draft"
             draft.touch(mode=0o600)  # before the host key is in it
-            draft.write_bytes(_seed(birth.user_data, self.machine))
+            draft.write_bytes(seed.image(birth.user_data, self.machine))
             _keep(draft, self.directory / SEED)
         self.start()
 
@@ -327,23 +326,3 @@ def _launch_hint(complaint: str) -> str:
     if "forwarding rule" in complaint:
         return "another program has taken one of the published ports; free it"
     return "look at the message above; `machinekit inspect` shows the machine's options"
-
-
-def _seed(user_data: str, machine: Machine) -> bytes:
-    """A NoCloud seed, an ISO 9660 image with the label cidata.
-
-    https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html
-    """
-    import pycdlib
-
-    meta_data = f"instance-id: {machine.uid}\nlocal-hostname: {machine.name}\n"
-    iso = pycdlib.PyCdlib()
-    iso.new(interchange_level=3, rock_ridge="1.09", joliet=3, vol_ident="cidata")
-    for name, text in (("user-data", user_data), ("meta-data", meta_data)):
-        content = text.encode()
-        short = name.upper().replace("-", "_")
-        iso.add_fp(io.BytesIO(content), len(content), f"/{short}.;1", rr_name=name, joliet_path=f"/{name}")
-    seed = io.BytesIO()
-    iso.write_fp(seed)
-    iso.close()
-    return seed.getvalue()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machinekit.providers import container
+from machinekit.providers import container, privileges
 from machinekit.providers.container import Container, ContainerOptions
 
 from machinekit.errors import DriverError, PreCheckError
@@ -45,11 +45,11 @@ def test_the_options_of_docker_create(options: dict[str, Any], has: list[str]) -
         (ALL, True, ["--cap-add", "ALL", "--cap-drop=SYS_MODULE"], ["--cap-drop=CHOWN", "--cgroupns"]),
         (ALL, False, ["--cgroupns", "/sys/fs/cgroup:/sys/fs/cgroup:rw"], ["--cap-drop=CHOWN"]),
         ("Name:\tx\nCapBnd:\t000001fffffffffe\nSeccomp:\t0\n", True, ["--cap-drop=CHOWN"], ["--cap-drop=BPF"]),
-        ("CapBnd:\t0000000000000000\n", True, [f"--cap-drop={name}" for name in container.CAPABILITIES], []),
+        ("CapBnd:\t0000000000000000\n", True, [f"--cap-drop={name}" for name in privileges.CAPABILITIES], []),
     ],
 )
 def test_what_an_engine_inside_needs(status: str, cgroup_v2: bool, has: list[str], lacks: list[str]) -> None:
-    options = container._privileges(status, cgroup_v2=cgroup_v2)
+    options = privileges.options(status, cgroup_v2=cgroup_v2)
     assert [word for word in has if word not in options] == []
     assert [word for word in lacks if word in " ".join(options)] == []
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pycdlib
 import pytest
-from machinekit.providers import qemu
+from machinekit.providers import qemu, seed
 from machinekit.providers.qemu import Qemu, QemuOptions
 from machinekit.providers.qmp import Monitor
 
@@ -77,9 +77,9 @@ def test_forwarded_ports() -> None:
 
 
 def test_the_seed_is_read_back() -> None:
-    seed = qemu._seed("#cloud-config\n{}\n", Machine("node1", UID, "qemu", "s", ""))
+    made = seed.image("#cloud-config\n{}\n", Machine("node1", UID, "qemu", "s", ""))
     iso = pycdlib.PyCdlib()
-    iso.open_fp(io.BytesIO(seed))
+    iso.open_fp(io.BytesIO(made))
     assert iso.pvd.volume_identifier.strip() == b"cidata"
     for path, text in (
         ("/user-data", "#cloud-config\n{}\n"),
