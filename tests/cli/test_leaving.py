@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,7 +143,8 @@ def test_a_killed_build_takes_its_programs_along(store: Store, hanging: Hanging)
         process.wait()
     (hanging.folder / "mmdebstrap").write_text('#!/bin/sh\nfor target; do :; done; echo made >"$target"\n')
     for pid in hanging.running():  # mmdebstrap itself has got a signal; what it started is its own affair
-        os.kill(pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it may have ended by then
+            os.kill(pid, signal.SIGTERM)
     with started(*words, until="built debian-12", PATH=hanging.path) as process:
         assert process.wait(LIMIT) == 0
     assert [path.name for path in (store.images / "rootfs").iterdir() if path.name.startswith(".draft")] == []
