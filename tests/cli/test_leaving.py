@@ -78,6 +78,14 @@ class Hanging:
         return list(find(str(self.folder / "never")))
 
 
+@pytest.fixture(autouse=True)
+def as_at_a_terminal() -> Iterator[None]:
+    """A job in the background of a shell starts its programs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def hanging(tmp_path: Path) -> Iterator[Hanging]:
     """Instead of docker and mmdebstrap; they wait for a writer that never comes."""
