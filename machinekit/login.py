@@ -160,7 +160,7 @@ def load(path: Path, access: Access, ask: Ask) -> Key:
 def public_part(path: Path) -> bytes:
     """The public key that belongs to a private key's file, as the agent has it; empty when that cannot be told."""
     try:
-        body = re.search(rb"BEGIN OPENSSH PRIVATE KEY-----(.*?)-----END", path.read_bytes(), re.DOTALL)
+        body = re.search(rb"OPENSSH PRIVATE KEY-----(.*?)-----END", path.read_bytes(), re.DOTALL)
         if not body:
             return base64.b64decode(path.with_name(f"{path.name}.pub").read_text().split()[1])
         message = paramiko.Message(base64.b64decode(body[1]).removeprefix(b"openssh-key-v1\0"))
