@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tenacity
 
-from machinekit import certificates, dockerapi, dockercontext, engine, packages, service
+from machinekit import certificates, dockerapi, dockercontext, engine, hostkey, packages, service
 from machinekit.errors import DeadlineError, EngineError, GoneError, PreCheckError, RemoteError
 from machinekit.machine import Instance, Phase, State
 from machinekit.store import KNOWN_HOSTS
@@ -36,7 +36,7 @@ def find_address(work: Work) -> None:
     if found.state in (State.STOPPED, State.PAUSED):
         work.driver.start()
         work.changed.append("started")
-    work.place(_poll_address(work))
+    work.place(_poll_address(work, found))
 
 
 def wait_for_ssh(work: Work) -> None:
@@ -62,7 +62,8 @@ def detect_system(work: Work) -> None:
 
     The host must have a POSIX shell, and systemd or OpenRC.
     """
-    lines = work.execute(engine.probe_script(), PROBE)
+    lines = work.execute(hostkey.replacement_script(work) + engine.probe_script(), PROBE)
+    hostkey.replaced(work)
     work.facts = engine.parse_facts(lines)
     if work.facts.init not in service.KNOWN:
         raise RemoteError(f"{work.facts.system} runs {work.facts.init!r} as its init system, which is not one we know")
@@ -260,10 +261,12 @@ RENEWAL: tuple[Step, ...] = (detect_system, renew_certificates, verify_engine)
 RESTORATION: tuple[Step, ...] = (detect_system, restore_settings)
 
 
-def _poll_address(work: Work) -> Instance:
+def _poll_address(work: Work, found: Instance) -> Instance:
     def usable(instance: Instance | None) -> bool:
         return instance is not None and instance.state is State.RUNNING and bool(instance.address)
 
+    if usable(found):
+        return found
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_result(lambda instance: not usable(instance)),
         wait=tenacity.wait_exponential(multiplier=0.05, max=5, exp_base=1.5),

@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from machinekit import certificates, cloudinit, converge, drivers, images, keys
+from machinekit import certificates, cloudinit, converge, drivers, hostkey, images, keys
 from machinekit.drivers import flag
 from machinekit.errors import MachinekitError, NoSuchMachineError, PreCheckError, SpecChangedError, UsageError
 from machinekit.machine import Birth, Image, Machine, Phase
@@ -19,7 +19,6 @@ from machinekit.store import (
     CLIENT_KEY,
     HOST_KEY,
     HOST_KEY_PUBLIC,
-    KNOWN_HOSTS,
     SSH_KEY,
     SSH_KEY_PUBLIC,
     TIME,
@@ -70,6 +69,8 @@ def check_driver(work: Work) -> None:
     """Checking the driver"""
     work.driver.check()
     certificates.check(work.spec)
+    if own := work.driver.user_data:
+        cloudinit.parts(own)
     for remark in work.driver.remarks():
         work.note(remark)
     if not work.driver.capabilities.ssh and work.spec != Spec():
@@ -89,10 +90,8 @@ def make_keys(work: Work) -> None:
         private, public = keys.ssh_key(f"machinekit {machine.name}")
         work.write(SSH_KEY, private)
         work.write(SSH_KEY_PUBLIC, public.encode() + b"\n")
-        host_private, host_public = keys.ssh_key(machine.name)
-        work.write(HOST_KEY, host_private)
-        work.write(HOST_KEY_PUBLIC, host_public.encode() + b"\n")
-        work.write(KNOWN_HOSTS, f"{machine.uid} {host_public}\n".encode())
+        if work.driver.carries_host_key:
+            hostkey.born(work)
 
 
 def find_image(work: Work) -> None:
@@ -134,7 +133,9 @@ def _birth(work: Work) -> Birth:
         authorized_key=key,
         host_key=host_key,
         host_key_public=public,
-        user_data=cloudinit.user_data(work.machine.name, user, key, host_key + "\n", public + "\n"),
+        user_data=cloudinit.user_data(
+            work.machine.name, user, key, host_key + "\n", public + "\n", own=work.driver.user_data
+        ),
         image=_image(work) if work.machine.image else None,
     )
 

@@ -61,6 +61,13 @@ def ssh_key(comment: str) -> tuple[bytes, str]:
     return private, f"{public.decode()} {comment}"
 
 
+def ssh_public(private: bytes, comment: str) -> str:
+    """The public line of an SSH key of ours, without a newline; raises ValueError when it is none."""
+    key = serialization.load_ssh_private_key(private, None)
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return f"{public.decode()} {comment}"
+
+
 def authority(name: str, clocks: Clocks | None = None) -> Pair:
     """A new certificate authority for one machine."""
     return _self_signed(_name(f"machinekit CA {name}"), ec.generate_private_key(ec.SECP256R1()), clocks)

@@ -35,10 +35,14 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Resource:
-    """Something made beside the instance (volume, key pair, address), journalled before it is made."""
+    """Something made beside the instance (volume, key pair, address), journalled before it is made.
+
+    `planned` is when it was last about to be made, in seconds since 1970: a provider may not list it at once.
+    """
 
     kind: str
     name: str
+    planned: int = field(default=0, compare=False)
 
 
 @dataclass

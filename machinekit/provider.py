@@ -8,6 +8,7 @@ of a machine stays light: see docs/decisions/0002.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -79,6 +80,7 @@ class Capabilities:
     power: bool = True  # start, stop, restart, kill
     births: bool = True  # makes the instance, so our user and keys can be in it before the first boot
     image: str = ""  # the kind of image it boots: "disk", "rootfs", or none
+    exposed_birth: bool = False  # what the first boot reads can be read inside later, by others than root
 
 
 class Level(StrEnum):
@@ -173,6 +175,16 @@ class Driver(ABC, Generic[OptionsT]):
     def access(self) -> Access:
         """How to get in, where that needs more than address, user and key."""
         return Access()
+
+    @property
+    def carries_host_key(self) -> bool:
+        """Whether an instance that we make has our host key from its first boot; else the first one seen is pinned."""
+        return True
+
+    @property
+    def user_data(self) -> bytes:
+        """The user's own user-data, to be merged with ours; raises PreCheckError when it cannot be had."""
+        return b""
 
     @property
     def engine_url(self) -> str:
@@ -273,8 +285,12 @@ class Driver(ABC, Generic[OptionsT]):
 
     def plan(self, kind: str, name: str) -> str:
         """Journal a side resource, on disk when this returns, and only then make it; returns its name."""
-        resource = Resource(kind, name)
-        if resource not in self.machine.resources:
-            self.machine.resources.append(resource)
-            self._save()
+        resource = Resource(kind, name, int(time.time()))
+        self.machine.resources = [other for other in self.machine.resources if other != resource] + [resource]
+        self._save()
         return name
+
+    def forget(self, resource: Resource) -> None:
+        """Take a side resource that is gone out of the journal."""
+        self.machine.resources.remove(resource)
+        self._save()

@@ -42,9 +42,9 @@ def connect(host: Host, ask: Ask = nobody, patience: float = CONNECT) -> Connect
         transport = paramiko.Transport(way)
         try:
             with _explained(host, transport, way, patience):
-                _handshake(transport, pinned.get_name(), patience * (HOPS if host.access.proxy else 1))
+                _handshake(transport, pinned[0].get_name(), patience * (HOPS if host.access.proxy else 1))
             shown = transport.get_remote_server_key()
-            if shown != pinned:
+            if shown not in pinned:
                 raise HostKeyError(
                     f"{host} shows another host key than the pinned one: {shown.fingerprint}",
                     "another host may have its address now, or someone is in between; "
@@ -126,19 +126,25 @@ def _dial(host: Host, patience: float) -> dial.Way:
     return dial.through(dial.expanded(host.access.proxy, address=host.address, port=host.port, user=host.user))
 
 
-def _pinned(host: Host) -> paramiko.PKey:
+def _pinned(host: Host) -> list[paramiko.PKey]:
+    """The keys that are accepted: two of one kind while one takes the other's place."""
+    known = []
     try:
-        known = paramiko.HostKeys(str(host.known_hosts)).lookup(host.alias)
+        for line in host.known_hosts.read_text().splitlines():
+            with contextlib.suppress(paramiko.SSHException):  # no key: of no use, and no harm
+                entry = paramiko.hostkeys.HostKeyEntry.from_line(line)
+                if entry and entry.key and host.alias in (entry.hostnames or ()):
+                    known.append(entry.key)
     except FileNotFoundError:
-        known = None
-    except (OSError, ValueError, paramiko.SSHException, paramiko.hostkeys.InvalidHostKey) as error:
+        pass
+    except (OSError, ValueError, paramiko.hostkeys.InvalidHostKey) as error:
         raise HostKeyError(
             f"cannot read the pinned host key: {error}",
             "restore the file from a backup; without it, provision pins the key that it sees",
         ) from None
     if not known:
         raise HostKeyError(f"no host key of {host} is pinned", "run create again")
-    return next(iter(known.values()))
+    return known
 
 
 def _handshake(transport: paramiko.Transport, key_type: str, patience: float) -> None:

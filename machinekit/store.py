@@ -39,6 +39,7 @@ SSH_KEY = "id_ed25519"
 SSH_KEY_PUBLIC = "id_ed25519.pub"
 HOST_KEY = "ssh_host_ed25519_key"
 HOST_KEY_PUBLIC = "ssh_host_ed25519_key.pub"
+HOST_KEY_NEXT = "ssh_host_ed25519_key.next"  # what takes its place, until the host shows it
 KNOWN_HOSTS = "known_hosts"
 ID = "store-id"
 ID_DRAFT = ".store-id-"  # and something unique

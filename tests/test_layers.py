@@ -19,7 +19,7 @@ LAYERS = (
     ("cli", "__main__"),
     (
         *("create", "lifecycle", "upgrade", "collect", "converge", "certificates"),
-        *("doctor", "checkup", "gc", "images", "work"),
+        *("doctor", "checkup", "gc", "hostkey", "images", "work"),
     ),
     ("spec", "settings", "engine", "packages", "service", "keys", "client", "render", "cloudinit", "catalogue"),
     (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from machinekit.providers.none import NoDriver, NoneOptions
 
+from machinekit import provider
 from machinekit.machine import Machine, Resource
 from machinekit.provider import OptionInfo, Options, option
 from tests.providers.fake import Fake, FakeOptions
@@ -33,14 +36,27 @@ def test_a_declaration_is_read_back() -> None:
         Declared()
 
 
-def test_a_resource_is_journalled_once() -> None:
-    saved: list[list[Resource]] = []
+def test_a_resource_is_journalled_before_each_try_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(1000)
+    monkeypatch.setattr(provider, "time", SimpleNamespace(time=lambda: next(clock)))
+    saved: list[list[tuple[str, int]]] = []
     machine = Machine("node1", "uid", "fake", "s", "")
-    driver = Fake(machine, FakeOptions("t"), Path("/nowhere"), lambda: saved.append(list(machine.resources)))
+    driver = Fake(
+        machine,
+        FakeOptions("t"),
+        Path("/nowhere"),
+        lambda: saved.append([(r.kind, r.planned) for r in machine.resources]),
+    )
     assert driver.plan("disk", "d1") == "d1"
     assert driver.plan("disk", "d1") == "d1"
     assert driver.plan("key", "d1") == "d1"
-    assert saved == [[Resource("disk", "d1")], [Resource("disk", "d1"), Resource("key", "d1")]]
+    driver.forget(Resource("disk", "d1"))
+    assert saved == [
+        [("disk", 1000)],
+        [("disk", 1001)],
+        [("disk", 1001), ("key", 1002)],
+        [("key", 1002)],
+    ]
 
 
 def test_marks_say_whose_it_is() -> None:
