@@ -105,7 +105,11 @@ def create_instance(work: Work) -> None:
 
     Run the same command again to go on, or `machinekit rm` to give up.
     """
-    work.driver.create(_birth(work))
+    try:
+        work.driver.create(_birth(work))
+    except PreCheckError:  # the provider refused only now, and has nothing of it
+        work.machine.done.clear()
+        raise
 
 
 BIRTH: tuple[Step, ...] = (check_driver, make_keys, find_image, create_instance)

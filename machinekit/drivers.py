@@ -14,11 +14,17 @@ from machinekit.machine import Machine
 from machinekit.provider import Driver
 
 GROUP = "machinekit.providers"
+ALIASES = "machinekit.aliases"
 
 
 def names() -> list[str]:
     """Every installed driver's name, sorted."""
     return sorted({entry.name for entry in entry_points(group=GROUP)})
+
+
+def canonical(name: str) -> str:
+    """The driver's own name, for one that Docker Machine has for it."""
+    return next((entry.value for entry in entry_points(group=ALIASES, name=name)), name)
 
 
 def load(name: str) -> type[Driver[Any]]:

@@ -27,6 +27,7 @@ class OptionInfo:
 
     help: str
     aliases: tuple[str, ...] = ()  # further environment variables, such as Docker Machine's
+    flags: tuple[str, ...] = ()  # further flags, such as Docker Machine's
     secret: bool = False  # never stored; asked for again at each use
     check: Callable[[Any], Any] | None = None  # gives the value its final form, or raises ValueError
     rules: dict[str, Any] = field(default_factory=dict)  # pydantic's: ge, le, pattern, min_length ...
@@ -37,6 +38,7 @@ def option(
     *,
     default: Any = MISSING,
     aliases: tuple[str, ...] = (),
+    flags: tuple[str, ...] = (),
     secret: bool = False,
     check: Callable[[Any], Any] | None = None,
     **rules: Any,
@@ -47,7 +49,7 @@ def option(
     counts or raises ValueError, saying what is wrong. Without a default the option is required. A `bool` is a
     switch, a `tuple[str, ...]` may be given several times, a `Literal` is a choice.
     """
-    info = OptionInfo(help, aliases, secret, check, rules)
+    info = OptionInfo(help, aliases, flags, secret, check, rules)
     return field(default=default, metadata={"option": info})
 
 

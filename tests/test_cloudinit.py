@@ -73,8 +73,8 @@ def test_a_message_of_several_parts_and_a_packed_one_are_taken_apart() -> None:
 
 def test_the_same_parts_make_the_same_message() -> None:
     """A cloud takes a repeated request for the same only when it is the same to the byte."""
-    words = ("a", "b", "c", "d\n", "e", b"#!/bin/sh\ntrue\n")
-    assert cloudinit.user_data(*words) == cloudinit.user_data(*words)
+    words, own = ("a", "b", "c", "d\n", "e"), b"#!/bin/sh\ntrue\n"
+    assert cloudinit.user_data(*words, own=own) == cloudinit.user_data(*words, own=own)
 
 
 @pytest.mark.parametrize("own", [b"packages: [jq]\n", b"\x1f\x8bno gzip", b"\xff\xfe"])

@@ -27,7 +27,11 @@ class Create(Command):
         chosen = options.chosen_driver(self.words)
         parser.add_argument("names", nargs="*", metavar="NAME", help=f'the machines, "{DEFAULT_MACHINE}" if none')
         driver = parser.add_argument(
-            "-d", "--driver", default=chosen, help=f"{', '.join(drivers.names())} ({chosen}) [$MACHINE_DRIVER]"
+            "-d",
+            "--driver",
+            default=chosen,
+            type=drivers.canonical,
+            help=f"{', '.join(drivers.names())} ({chosen}) [$MACHINE_DRIVER]",
         )
         driver.completer = lambda **_: drivers.names()  # type: ignore[attr-defined]  # argcomplete's own way
         parser.add_argument("-y", "--yes", action="store_true", help="do not ask before a server in use is changed")

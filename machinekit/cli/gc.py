@@ -44,10 +44,12 @@ class Gc(Command):
             metavar="ID",
             help="what another store made, one that is lost: as gc showed its id",
         )
-        driver = parser.add_argument("-d", "--driver", default="", help="only this one, with its options")
+        driver = parser.add_argument(
+            "-d", "--driver", default="", type=drivers.canonical, help="only this one, with its options"
+        )
         driver.completer = lambda **_: drivers.names()  # type: ignore[attr-defined]  # argcomplete's own way
         if chosen := options.named_driver(self.words):
-            options.add_driver_options(parser, chosen)
+            options.add_driver_options(parser, chosen, short=True)
 
     def run(self, args: argparse.Namespace) -> int:
         """List, ask, remove one by one: one failure does not stop the others."""

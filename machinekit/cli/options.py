@@ -34,7 +34,7 @@ def chosen_driver(words: Sequence[str]) -> str:
 
     if named := named_driver(words):
         return named
-    chosen = os.environ.get("MACHINE_DRIVER") or str(DEFAULT)
+    chosen = drivers.canonical(os.environ.get("MACHINE_DRIVER") or str(DEFAULT))
     try:
         load(chosen)
     except UsageError as error:
@@ -50,7 +50,7 @@ def named_driver(words: Sequence[str]) -> str:
         known, _ = scan.parse_known_args(words)
     except argparse.ArgumentError:  # a flag without its value; the real parser will say so
         return ""
-    return str(known.driver)
+    return drivers.canonical(str(known.driver))
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -70,8 +70,8 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def add_driver_options(parser: argparse.ArgumentParser, name: str) -> None:
-    """One flag for each option of the driver."""
+def add_driver_options(parser: argparse.ArgumentParser, name: str, *, short: bool = False) -> None:
+    """One flag for each option of the driver; `short` ones, such as --region, too."""
     driver = load(name)
     hints = get_type_hints(driver.Options)
     group = parser.add_argument_group(f"driver {name}")
@@ -81,11 +81,13 @@ def add_driver_options(parser: argparse.ArgumentParser, name: str) -> None:
         text = info.help + _default_text(field)
         shown = f"{text} [${variables(name, field.name, info.aliases)[-1]}]".replace("%", "%%")
         common: dict[str, Any] = {"dest": DRIVER + field.name, "default": argparse.SUPPRESS, "help": shown}
+        flags = [flag(name, field.name), *info.flags]
+        flags += [f"--{field.name}".replace("_", "-")] if short else []
         if kind is bool:
-            group.add_argument(flag(name, field.name), action=argparse.BooleanOptionalAction, **common)
+            group.add_argument(*flags, action=argparse.BooleanOptionalAction, **common)
         else:
             action = "append" if kind == tuple[str, ...] else "store"
-            added = group.add_argument(flag(name, field.name), action=action, metavar=_metavar(field.name), **common)
+            added = group.add_argument(*flags, action=action, metavar=_metavar(field.name), **common)
             if field.name == "image" and driver.capabilities.image:
                 added.completer = _image_names(driver.capabilities.image)  # type: ignore[attr-defined]
 
@@ -132,7 +134,8 @@ def chosen_options(name: str, args: argparse.Namespace | None = None) -> Options
 def owner(option: str) -> str:
     """The driver that has an option, in words; empty when none does."""
     for name in drivers.names():
-        if option.startswith(f"--{name}-") and option in (flag(name, field) for field in load(name).Options.infos()):
+        infos = load(name).Options.infos()
+        if option in [each for field, info in infos.items() for each in (flag(name, field), *info.flags)]:
             return f"driver {name}"
     return ""
 

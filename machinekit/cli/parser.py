@@ -41,6 +41,13 @@ class Parser(argparse.ArgumentParser):
             raise self._not_understood(unknown[0], parsed)
         return parsed
 
+    def parse_known_args(  # type: ignore[override]  # as above
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As Docker Machine does, take --switch=true for --switch."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args([self._switched(word) for word in words], namespace)
+
     def error(self, message: str) -> NoReturn:
         """Say it in our words."""
         what, _, problem = message.removeprefix("argument ").partition(": ")
@@ -52,6 +59,12 @@ class Parser(argparse.ArgumentParser):
         if problem.startswith("ignored explicit argument"):
             raise UsageError(f"{flag} takes no value", self._see())
         raise UsageError(message, self._see())
+
+    def _switched(self, word: str) -> str:
+        flag, _, value = word.partition("=")
+        if not isinstance(self._option_string_actions.get(flag), argparse.BooleanOptionalAction):
+            return word
+        return {"true": flag, "false": f"--no-{flag.removeprefix('--')}"}.get(value, word)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         # argparse's own hook; its message neither names the nearest choice nor ends

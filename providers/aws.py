@@ -1,0 +1,220 @@
+"""An instance of Amazon EC2, in a security group of its own."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+from machinekit.machine import Birth, Resource
+from machinekit.provider import ENGINE_PORT
+
+from . import awsimages, awslaunch, awsplaces, firewall
+from .awsoptions import ALLOW, AwsOptions
+from .calls import TIMEOUT, CloudError, Kind
+from .cloud import Api, Cloud
+
+if TYPE_CHECKING:
+    from libcloud.compute.base import Node
+
+KEY_PAIR = "key pair"
+GROUP = "security group"
+SSH_PORT = 22
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was looked up. `architectures` are by instance type, `images` by architecture.
+
+    `groups` are the user's own; without any, a group is made that lets in who is `allowed`.
+    """
+
+    architectures: Mapping[str, str]
+    images: Mapping[str, awsimages.Ami]
+    subnets: tuple[awsplaces.Subnet, ...]
+    groups: tuple[str, ...]
+    allowed: tuple[str, ...]
+
+
+class Aws(Cloud[AwsOptions]):
+    """An instance of Amazon EC2."""
+
+    Options = AwsOptions
+    account_options: ClassVar[tuple[str, ...]] = ("region", "profile", "endpoint")
+    advice = awsplaces.ADVICE
+
+    @classmethod
+    def connect(cls, options: Any) -> Any:
+        """EC2 in one region, with what AWS's own chain of credentials has."""
+        from .ec2 import Ec2
+
+        key, secret, token = awsplaces.credentials(options.profile)
+        url = urlsplit(options.endpoint)
+        where = {"host": url.hostname, "port": url.port, "secure": url.scheme == "https"} if options.endpoint else {}
+        return Ec2(options.region, key, secret, token=token, timeout=TIMEOUT, **where)
+
+    def survey(self) -> Choice:
+        """Types, images, subnets and groups, each one call."""
+        options, api = self.options, self.api
+        awsplaces.check_region(api, options.region, options.endpoint)
+        architectures = awsplaces.architectures(api, options.instance_type)
+        images = awsimages.find(api, options.image, options.region, sorted(set(architectures.values())))
+        subnets = awsplaces.subnets(api, options.vpc, options.subnet, options.zone, options.region)
+        groups = awsplaces.groups(api, options.security_group, subnets[0].vpc)
+        allowed = () if groups else options.allow or (self._caller(subnets[0]),)
+        return Choice(architectures, images, subnets, groups, allowed)
+
+    def remarks(self) -> list[str]:
+        """Who gets in."""
+        allowed = ", ".join(self.choice.allowed)
+        if set(firewall.EVERYBODY) & set(self.choice.allowed):
+            return [f"SSH and the engine can be reached from everywhere ({allowed})"]
+        return [f"only {allowed} may reach it; {ALLOW} names others"] if allowed and not self.options.allow else []
+
+    @classmethod
+    def nodes(cls, api: Api, uid: str = "") -> list[Node]:
+        """By tag, so that an account's other instances are never listed."""
+        wanted = {"tag:machinekit.uid": [uid]} if uid else {"tag-key": ["machinekit.uid"]}
+        found: list[Node] = api.call("list the instances", api.driver.instances, wanted)
+        return found
+
+    @classmethod
+    def marks_on(cls, node: Node) -> Mapping[str, str]:
+        """Its tags."""
+        tags: dict[str, str] = node.extra["tags"]
+        return tags
+
+    def prepare(self, birth: Birth) -> None:
+        """A key pair, and a group that lets in who may."""
+        awslaunch.packed(birth.user_data)  # or it is too long, and nothing needs to be made
+        self._made(
+            "make the key pair",
+            "ImportKeyPair",
+            KeyName=self.plan(KEY_PAIR, self.label),
+            PublicKeyMaterial=base64.b64encode(birth.authorized_key.encode()).decode(),
+            TagSpecification=awslaunch.tagged(self._tags, "key-pair"),
+        )
+        self._use = self.choice.groups or (self._make_group(),)
+
+    def order(self, birth: Birth, token: str) -> None:
+        """Each type in each zone, spot before on demand, until there is capacity."""
+        data, refused = awslaunch.packed(birth.user_data), []
+        for number, offer in enumerate(self._offers()):
+            request = awslaunch.request(
+                self.options, offer, key_pair=self.label, groups=self._use, tags=self._tags, data=data
+            )
+            try:
+                self._ask("run the instance", "RunInstances", ClientToken=f"{token}-{number}", **request)
+            except CloudError as error:
+                if error.kind is not Kind.CAPACITY:
+                    raise
+                refused.append(f"{offer}: {error.message.removeprefix('cannot run the instance: ')}")
+            else:
+                return
+        hint = "give more types with --aws-instance-type, or another --aws-region"
+        raise CloudError(Kind.CAPACITY, "no capacity: " + "; ".join(refused), hint)
+
+    def address(self, node: Node) -> str:
+        """The public one, unless the private one is wanted or the only one."""
+        return next(iter(node.private_ips if self._inside else node.public_ips), "")
+
+    def switch(self, verb: str, node: Node) -> None:
+        """Start, stop, or stop by force."""
+        action = "StartInstances" if verb == "start" else "StopInstances"
+        self.api.driver.ask(action, InstanceId=[node.id], Force=True if verb == "kill" else None)
+
+    def release(self, resource: Resource) -> None:
+        """Remove the key pair or the group, as soon as no instance uses it."""
+        if resource.kind == KEY_PAIR:
+            self._removed("remove the key pair", "DeleteKeyPair", KeyName=resource.name)
+        elif resource.kind == GROUP:
+            for group in self.until_listed(GROUP, self._groups):
+                self._removed("remove the security group", "DeleteSecurityGroup", GroupId=group)
+
+    @classmethod
+    def beside(cls, api: Api) -> list[tuple[Mapping[str, str], Resource | None]]:
+        """Key pairs and security groups."""
+        from .ec2 import filtered, items, tags, text
+
+        found: list[tuple[Mapping[str, str], Resource | None]] = []
+        for kind, action, path, name in (
+            (KEY_PAIR, "DescribeKeyPairs", "keySet/item", "keyName"),
+            (GROUP, "DescribeSecurityGroups", "securityGroupInfo/item", "groupName"),
+        ):
+            ours = filtered({"tag-key": ["machinekit.uid"]})
+            answer = api.call(f"list the {kind}s", api.driver.ask, action, Filter=ours)
+            found += [(tags(item), Resource(kind, text(item, name))) for item in items(answer, path)]
+        return found
+
+    @property
+    def _inside(self) -> bool:
+        return self.options.private_address or self.options.no_public_address
+
+    @property
+    def _tags(self) -> dict[str, str]:
+        own = dict(word.split("=", 1) for word in self.options.tags)
+        return {"Name": self.machine.name} | own | self.marks()
+
+    def _offers(self) -> Iterator[awslaunch.Offer]:
+        markets = (True, False) if self.options.spot and not self.options.spot_only else (self.options.spot,)
+        for spot in markets:
+            for kind in self.options.instance_type:
+                image = self.choice.images[self.choice.architectures[kind]]
+                for subnet in self.choice.subnets:
+                    yield awslaunch.Offer(kind, image, subnet.id, subnet.zone, spot)
+
+    def _make_group(self) -> str:
+        from .ec2 import text
+
+        answer = self._made(
+            "make the security group",
+            "CreateSecurityGroup",
+            GroupName=self.plan(GROUP, self.label),
+            GroupDescription=f"SSH and Docker engine of {self.machine.name}, made by machinekit",
+            VpcId=self.choice.subnets[0].vpc,
+            TagSpecification=awslaunch.tagged(self._tags, "security-group"),
+        )
+        group = text(answer, "groupId") if answer is not None else self._group_made_before()
+        rules = awslaunch.ingress(self.choice.allowed, (SSH_PORT, ENGINE_PORT))
+        self._made("open the security group", "AuthorizeSecurityGroupIngress", GroupId=group, IpPermissions=rules)
+        return group
+
+    def _group_made_before(self) -> str:
+        if found := self.until_listed(GROUP, self._groups):
+            return found[0]
+        raise CloudError(Kind.TRANSIENT, f"the security group {self.label} exists and is not listed")
+
+    def _groups(self) -> list[str]:
+        """The ids of our group; there is one or none."""
+        from .ec2 import filtered, items, text
+
+        wanted = filtered({"tag:machinekit.uid": [self.machine.uid]})
+        answer = self._ask("find the security group", "DescribeSecurityGroups", Filter=wanted)
+        return [text(item, "groupId") for item in items(answer, "securityGroupInfo/item")]
+
+    def _ask(self, what: str, action: str, **params: Any) -> Any:
+        return self.api.call(what, self.api.driver.ask, action, **params)
+
+    def _made(self, what: str, action: str, **params: Any) -> Any:
+        """The answer, or None when it is there already: its name is this machine's alone."""
+        try:
+            return self._ask(what, action, **params)
+        except CloudError as error:
+            if error.kind is not Kind.CONFLICT:
+                raise
+            return None
+
+    def _removed(self, what: str, action: str, **params: Any) -> None:
+        """What is gone is as good as removed."""
+        try:
+            self.api.call.freed(what, self.api.driver.ask, action, **params)
+        except CloudError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+
+    def _caller(self, subnet: awsplaces.Subnet) -> str:
+        towards = str(ipaddress.ip_network(subnet.cidr)[1]) if self._inside else ""
+        return firewall.caller(towards, ALLOW)

@@ -1,0 +1,327 @@
+"""What all clouds have in common: find or create by our marks, never lose an instance, never make two.
+
+A driver of a cloud says how to connect, what it looks up before anything is made, how it asks for an instance and
+where an instance carries our marks. An instance is asked for after that was journalled, so that whoever comes
+after a crash looks for it, for as long as the cloud may not list it yet.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+import uuid
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import tenacity
+
+from machinekit.errors import DeadlineError, PreCheckError
+from machinekit.machine import Birth, Instance, Machine, Resource, State
+from machinekit.provider import Capabilities, Check, Driver, Level, Options, absolute, option
+
+from .calls import PASSING, Calls, CloudError, Kind
+
+if TYPE_CHECKING:
+    from libcloud.compute.base import Node
+
+INSTANCE = "instance"  # journalled when one is asked for, until it is listed
+TRIES = 3  # how often one is asked for when no answer tells whether it was made
+POWER = 300.0  # seconds for an instance to be on, off or gone
+STATES = {
+    "running": State.RUNNING,
+    "starting": State.STARTING,
+    "rebooting": State.STARTING,
+    "pending": State.STARTING,
+    "reconfiguring": State.STARTING,
+    "migrating": State.STARTING,
+    "updating": State.STARTING,
+    "stopping": State.STOPPING,
+    "stopped": State.STOPPED,
+    "suspended": State.SAVED,
+    "paused": State.PAUSED,
+    "error": State.ERROR,
+    "unknown": State.NONE,
+}
+
+T = TypeVar("T")
+
+
+@dataclass
+class CloudOptions(Options):
+    """What every cloud's driver has."""
+
+    user_data: str = option("file with user-data of your own, which is merged with ours", default="", check=absolute)
+
+
+OptionsT = TypeVar("OptionsT", bound=CloudOptions)
+
+
+@dataclass(frozen=True)
+class Api:
+    """libcloud's driver of an account, and the way to call it."""
+
+    driver: Any
+    call: Calls
+
+
+class Cloud(Driver[OptionsT]):
+    """One machine of a cloud."""
+
+    capabilities = Capabilities(exposed_birth=True)
+    account_options: ClassVar[tuple[str, ...]] = ()  # the options that tell accounts and regions apart
+    advice: ClassVar[str] = "check the credentials"  # where credentials are looked for
+    settle: ClassVar[float] = 15.0  # seconds until what was made is listed for certain
+
+    # --- what the driver of a cloud says
+
+    @classmethod
+    @abstractmethod
+    def connect(cls, options: Any) -> Any:
+        """libcloud's driver of the account; raises PreCheckError where there are no credentials."""
+
+    @abstractmethod
+    def survey(self) -> Any:
+        """Look up what was asked for, before anything is made; raises PreCheckError for what the cloud has not."""
+
+    @abstractmethod
+    def order(self, birth: Birth, token: str) -> None:
+        """Ask for the instance, with our marks; with the same token nothing is made twice, where the cloud can that."""
+
+    @classmethod
+    @abstractmethod
+    def marks_on(cls, node: Node) -> Mapping[str, str]:
+        """The marks that an instance carries, or whatever tags it has."""
+
+    @classmethod
+    def nodes(cls, api: Api, uid: str = "") -> list[Node]:
+        """The account's instances that may be ours, those with the uid at least."""
+        found: list[Node] = api.call("list the instances", api.driver.list_nodes)
+        return found
+
+    def prepare(self, birth: Birth) -> None:
+        """Make what the instance needs beside it, each journalled with `plan` first."""
+
+    def address(self, node: Node) -> str:
+        """Where the instance is reached."""
+        return next(iter([*node.public_ips, *node.private_ips]), "")
+
+    def switch(self, verb: str, node: Node) -> None:
+        """Have the cloud start, stop or kill it."""
+        {"start": node.start, "stop": node.stop_node, "kill": node.stop_node}[verb]()
+
+    # --- the contract, by these
+
+    @functools.cached_property
+    def api(self) -> Api:
+        """The account's."""
+        return self._open(self.options)
+
+    @functools.cached_property
+    def choice(self) -> Any:
+        """What `survey` has found."""
+        return self.survey()
+
+    @property
+    def user_data(self) -> bytes:
+        """From the file that was given."""
+        try:
+            return Path(self.options.user_data).read_bytes() if self.options.user_data else b""
+        except OSError as error:
+            raise PreCheckError(f"cannot read {self.options.user_data}: {error.strerror}") from None
+
+    def check(self) -> None:
+        """The credentials are accepted, and the cloud has what was asked for."""
+        try:
+            _ = self.choice
+        except CloudError as error:
+            raise PreCheckError(error.message, error.hint) from None
+
+    def create(self, birth: Birth) -> None:
+        """Ask for the instance, unless there is one; a refusal leaves nothing behind."""
+        for _ in range(TRIES):
+            if self.machine.resources and (mine := self._mine()):
+                for twin in mine[1:]:  # made by a request that nobody heard the answer of
+                    self.api.call("remove an instance", twin.destroy)
+                return
+            try:
+                self.prepare(birth)
+                self.order(birth, self.plan(INSTANCE, uuid.uuid4().hex))
+            except CloudError as error:
+                if error.kind in PASSING - {Kind.TRANSIENT}:
+                    raise
+                if error.kind is not Kind.TRANSIENT:
+                    self._withdraw(error)
+                    raise PreCheckError(error.message, error.hint) from None
+                last = error
+            else:
+                return
+        raise last
+
+    def find(self) -> Instance | None:
+        """By uid."""
+        mine = self._mine()
+        return self._instance(mine[0]) if mine else None
+
+    @classmethod
+    def find_all(cls, drivers: Sequence[Driver[Any]]) -> dict[str, Instance | None]:
+        """One list for each account."""
+        found: dict[str, Instance | None] = {driver.machine.uid: None for driver in drivers}
+        accounts: dict[Hashable, list[Cloud[Any]]] = {}
+        for driver in drivers:
+            assert isinstance(driver, Cloud)  # noqa: S101 (they are all of this class)
+            accounts.setdefault(cls._account(driver.options), []).append(driver)
+        for mine in accounts.values():
+            by_uid = {driver.machine.uid: driver for driver in mine}
+            uid = next(iter(by_uid)) if len(by_uid) == 1 else ""
+            for node in _alive(cls.nodes(mine[0].api, uid)):
+                if owner := by_uid.get(cls.marks_on(node).get("machinekit.uid", "")):
+                    found[owner.machine.uid] = owner._instance(node)
+        return found
+
+    def start(self) -> None:
+        """Power on; nothing when it runs."""
+        self._power("start", State.RUNNING)
+
+    def stop(self) -> None:
+        """Ask the system to power off and wait until it has."""
+        self._power("stop", State.STOPPED)
+
+    def kill(self) -> None:
+        """Cut the power."""
+        self._power("kill", State.STOPPED)
+
+    def destroy(self) -> None:
+        """Remove every instance with our uid, and wait until none is listed."""
+        mine = self._mine()
+        for node in mine:
+            try:
+                self.api.call("remove the instance", node.destroy)
+            except CloudError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+        if mine:
+            self._wait("gone", lambda: not self._listed())
+        for resource in [resource for resource in self.machine.resources if resource.kind == INSTANCE]:
+            self.forget(resource)
+
+    @classmethod
+    def orphans(cls, options: Any, known: Callable[[Machine], bool]) -> list[Machine]:
+        """Instances and what is beside them with our marks whose machine is not known."""
+        api, found = cls._open(options), dict[str, Machine]()
+        account = {field: getattr(options, field) for field in cls.account_options}
+        things = [(cls.marks_on(node), None) for node in _alive(cls.nodes(api))]
+        for marks, resource in [*things, *cls.beside(api)]:
+            uid, name, store = (marks.get(f"machinekit.{key}", "") for key in ("uid", "name", "store"))
+            if not (uid and name and store):
+                continue  # somebody else's idea of our tags
+            orphan = found.setdefault(uid, Machine(name, uid, cls.name(), store, created="", options=account))
+            if resource:
+                orphan.resources.append(resource)
+        return [orphan for orphan in found.values() if not known(orphan)]
+
+    @classmethod
+    def beside(cls, api: Api) -> list[tuple[Mapping[str, str], Resource | None]]:
+        """What the account has beside instances, in the order in which it is made, each with its marks."""
+        return []
+
+    @classmethod
+    def requirements(cls, options: Any, subject: str) -> list[Check]:
+        """The account answers."""
+        try:
+            api = cls._open(options)
+            mine = [node for node in _alive(cls.nodes(api)) if "machinekit.uid" in cls.marks_on(node)]
+        except (PreCheckError, CloudError) as error:
+            return [Check(Level.PROBLEM, subject, error.message, error.hint or cls.advice)]
+        return [Check(Level.OK, subject, f"the account answers; instances of ours: {len(mine)}")]
+
+    # --- for the drivers of clouds
+
+    @classmethod
+    def name(cls) -> str:
+        """The driver's, as records have it."""
+        return cls.__name__.lower()
+
+    @property
+    def label(self) -> str:
+        """A name for what is made beside the instance, which no other machine has."""
+        return f"machinekit-{self.machine.name}-{self.machine.uid[:8]}"
+
+    def until_listed(self, kind: str, look: Callable[[], list[T]]) -> list[T]:
+        """What `look` finds; again and again while what was just asked for may not be listed yet."""
+        planned = max((each.planned for each in self.machine.resources if each.kind == kind), default=0)
+        left = min(planned + self.settle - time.time(), self.settle)  # a clock may have been set back
+        looking = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda found: not found),
+            wait=tenacity.wait_exponential(multiplier=0.2, max=3),
+            stop=tenacity.stop_after_delay(max(left, 0)),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else [],
+        )
+        return looking(look)
+
+    @classmethod
+    def _open(cls, options: Any) -> Api:
+        return Api(cls.connect(options), Calls(repr(cls._account(options)), cls.advice))
+
+    @classmethod
+    def _account(cls, options: Any) -> tuple[Hashable, ...]:
+        return (cls.name(), *(getattr(options, field) for field in cls.account_options))
+
+    def _mine(self) -> list[Node]:
+        """The instances with our uid, the oldest first; the journal needs no entry for one that is listed."""
+        found = self.until_listed(INSTANCE, self._listed)
+        if found:
+            for resource in [resource for resource in self.machine.resources if resource.kind == INSTANCE]:
+                self.forget(resource)
+        return found
+
+    def _listed(self) -> list[Node]:
+        uid = self.machine.uid
+        nodes = _alive(self.nodes(self.api, uid))
+        mine = [node for node in nodes if self.marks_on(node).get("machinekit.uid") == uid]
+        return sorted(mine, key=lambda node: (str(node.created_at or ""), node.id))
+
+    def _instance(self, node: Node) -> Instance:
+        return Instance(STATES.get(str(node.state), State.ERROR), self.address(node))
+
+    def _power(self, verb: str, wanted: State) -> None:
+        found = self._mine()
+        if not found:
+            raise CloudError(Kind.NOT_FOUND, f"cannot {verb} the instance: it does not exist any more")
+        if STATES.get(str(found[0].state)) is not wanted:
+            self.api.call(f"{verb} the instance", self.switch, verb, found[0])
+            self._wait(str(wanted).lower(), lambda: self._has(wanted))
+
+    def _has(self, wanted: State) -> bool:
+        found = self.find()
+        return found is not None and found.state is wanted
+
+    def _wait(self, what: str, done: Callable[[], bool]) -> None:
+        waiting = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda is_done: not is_done),
+            wait=tenacity.wait_exponential(multiplier=0.2, max=5, exp_base=1.5),
+            stop=tenacity.stop_after_delay(POWER),
+        )
+        try:
+            waiting(done)
+        except tenacity.RetryError:
+            raise DeadlineError(
+                f"the instance is not {what} within {POWER:.0f} s", "look at the cloud's console"
+            ) from None
+
+    def _withdraw(self, refusal: CloudError) -> None:
+        """No instance was made: take away what was made for it."""
+        try:
+            for resource in reversed(list(self.machine.resources)):
+                if resource.kind != INSTANCE:
+                    self.release(resource)
+                self.forget(resource)
+        except CloudError as error:
+            hint = f"machinekit rm {self.machine.name} tries again"
+            raise CloudError(error.kind, f"{refusal.message}; and then {error.message}", hint) from None
+
+
+def _alive(nodes: Sequence[Node]) -> list[Node]:
+    return [node for node in nodes if str(node.state) != "terminated"]
