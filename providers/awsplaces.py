@@ -67,21 +67,20 @@ def _session(profile: str) -> Any:
 
 def check_region(api: Api, region: str, endpoint: str) -> None:
     """Raise PreCheckError for a region that AWS has not; one call, and only for one that nobody here has heard of."""
-    from .ec2 import Ec2, items, text
+    from . import ec2
 
-    if region in Ec2.list_regions():
+    known = ec2.regions()
+    if region in known:
         return
-    regions = Ec2.list_regions()
     try:
         home = api.driver if endpoint else api.driver.elsewhere(HOME)
         answer = api.call("list the regions", home.ask, "DescribeRegions", AllRegions=True)
-        regions = [text(item, "regionName") for item in items(answer, "regionInfo/item")]
+        known = [ec2.text(item, "regionName") for item in ec2.items(answer, "regionInfo/item")]
     except CloudError:
         pass  # the nearest that we know is still better than none
-    if region not in regions:
-        raise PreCheckError(
-            f"there is no region {region}{nearest(region, regions)}", f"regions: {', '.join(sorted(regions))}"
-        )
+    if region not in known:
+        there = ", ".join(sorted(known))
+        raise PreCheckError(f"there is no region {region}{nearest(region, known)}", f"regions: {there}")
 
 
 def architectures(api: Api, types: Sequence[str]) -> dict[str, str]:

@@ -66,7 +66,7 @@ class Ec2(EC2NodeDriver):
     def __init__(self, region: str, key: str, secret: str, **more: Any) -> None:
         suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
         host = more.pop("host", "") or f"ec2.{region}.{suffix}"
-        known = region if region in self.list_regions() else "us-east-1"  # it has no way to name another
+        known = region if region in regions() else "us-east-1"  # it has no way to name another
         super().__init__(key, secret, region=known, host=host, signature_version="4", **more)
         self.region_name = region
 
@@ -92,6 +92,11 @@ class Ec2(EC2NodeDriver):
             if not (more := text(answer, "nextToken")):
                 return nodes
             token = {"NextToken": more}
+
+
+def regions() -> list[str]:
+    """The regions that libcloud knows, which may not be all."""
+    return list(EC2NodeDriver.list_regions())
 
 
 def flattened(value: Any, prefix: str = "") -> dict[str, str]:
