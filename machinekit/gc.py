@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -131,7 +132,7 @@ class Findings:
     silent: dict[str, MachinekitError] = field(default_factory=dict)
 
 
-def find(store: Store, sources: Mapping[str, Options], maker: str = "") -> Findings:
+def find(store: Store, sources: Sequence[tuple[str, Options]], maker: str = "") -> Findings:
     """Look for what the store with the id `maker` made, this one if none is given, and no record of this one knows.
 
     Each driver in `sources` is asked with its options. Raises StoreError when this store cannot be read.
@@ -139,7 +140,7 @@ def find(store: Store, sources: Mapping[str, Options], maker: str = "") -> Findi
     found = Findings()
     wanted = maker or store.known_identity()
     candidates: list[Garbage] = list(_contexts(store))
-    for name, options in sources.items():
+    for name, options in sources:
         try:
             candidates += _orphans(store, name, options)
         except MachinekitError as error:
@@ -150,6 +151,22 @@ def find(store: Store, sources: Mapping[str, Options], maker: str = "") -> Findi
         found.garbage += _leftovers(store, wanted)
         found.unfinished |= _unfinished(store)
     return found
+
+
+def accounts(store: Store, sources: Mapping[str, Options]) -> list[tuple[str, Options]]:
+    """The sources that there is anybody to ask of, and every account or region that a record of the store is in."""
+    loaded = {name: drivers.load(name) for name in sources}
+    found = {
+        (name, loaded[name].account(options)): options
+        for name, options in sources.items()
+        if loaded[name].is_set_up(options)
+    }
+    for name in store.names():
+        with suppress(MachinekitError):  # `ls` and `doctor` tell of such a record
+            machine = store.load(name)
+            driver = drivers.bind(machine, store.directory(name))
+            found.setdefault((machine.driver, driver.account(driver.options)), driver.options)
+    return [(name, options) for (name, _), options in found.items()]
 
 
 def remove(store: Store, garbage: Garbage) -> bool:

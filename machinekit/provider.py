@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -256,6 +256,16 @@ class Driver(ABC, Generic[OptionsT]):
     def find_all(cls, drivers: Sequence[Driver[Any]]) -> dict[str, Instance | None]:
         """The instances of many machines by uid, in as few calls as the provider allows."""
         return {driver.machine.uid: driver.find() for driver in drivers}
+
+    @classmethod
+    def account(cls, options: Any) -> tuple[Hashable, ...]:
+        """What tells the account, engine or region of these options from another, which has to be asked too."""
+        return ()
+
+    @classmethod
+    def is_set_up(cls, options: Any) -> bool:
+        """Whether there is anybody to ask: without credentials or programs nothing of ours can be there."""
+        return True
 
     @classmethod
     def orphans(cls, options: Any, known: Callable[[Machine], bool]) -> list[Machine]:

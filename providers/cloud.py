@@ -172,7 +172,7 @@ class Cloud(Driver[OptionsT]):
         accounts: dict[Hashable, list[Cloud[Any]]] = {}
         for driver in drivers:
             assert isinstance(driver, Cloud)  # noqa: S101 (they are all of this class)
-            accounts.setdefault(cls._account(driver.options), []).append(driver)
+            accounts.setdefault(cls.account(driver.options), []).append(driver)
         for mine in accounts.values():
             by_uid = {driver.machine.uid: driver for driver in mine}
             uid = next(iter(by_uid)) if len(by_uid) == 1 else ""
@@ -208,6 +208,20 @@ class Cloud(Driver[OptionsT]):
             self.forget(resource)
 
     @classmethod
+    def account(cls, options: Any) -> tuple[Hashable, ...]:
+        """The values of its options."""
+        return tuple(getattr(options, field) for field in cls.account_options)
+
+    @classmethod
+    def is_set_up(cls, options: Any) -> bool:
+        """There are credentials."""
+        try:
+            cls.connect(options)
+        except PreCheckError:
+            return False
+        return True
+
+    @classmethod
     def orphans(cls, options: Any, known: Callable[[Machine], bool]) -> list[Machine]:
         """Instances and what is beside them with our marks whose machine is not known."""
         api, found = cls._open(options), dict[str, Machine]()
@@ -230,10 +244,12 @@ class Cloud(Driver[OptionsT]):
     @classmethod
     def requirements(cls, options: Any, subject: str) -> list[Check]:
         """The account answers."""
+        if not cls.is_set_up(options):
+            return [Check(Level.OK, subject, "not set up: there are no credentials")]
         try:
             api = cls._open(options)
             mine = [node for node in _alive(cls.nodes(api)) if "machinekit.uid" in cls.marks_on(node)]
-        except (PreCheckError, CloudError) as error:
+        except CloudError as error:
             return [Check(Level.PROBLEM, subject, error.message, error.hint or cls.advice)]
         return [Check(Level.OK, subject, f"the account answers; instances of ours: {len(mine)}")]
 
@@ -263,11 +279,7 @@ class Cloud(Driver[OptionsT]):
 
     @classmethod
     def _open(cls, options: Any) -> Api:
-        return Api(cls.connect(options), Calls(repr(cls._account(options)), cls.advice))
-
-    @classmethod
-    def _account(cls, options: Any) -> tuple[Hashable, ...]:
-        return (cls.name(), *(getattr(options, field) for field in cls.account_options))
+        return Api(cls.connect(options), Calls(f"{cls.name()} {cls.account(options)}", cls.advice))
 
     def _mine(self) -> list[Node]:
         """The instances with our uid, the oldest first; the journal needs no entry for one that is listed."""

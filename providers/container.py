@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,16 @@ class Container(Driver[ContainerOptions]):
         """Remove the volume of the inner engine."""
         if resource.kind == VOLUME:
             self._docker("volume", "rm", "--force", resource.name)
+
+    @classmethod
+    def account(cls, options: Any) -> tuple[Hashable, ...]:
+        """The engine."""
+        return (options.engine,)
+
+    @classmethod
+    def is_set_up(cls, options: Any) -> bool:
+        """There is a docker client, and an engine or what is left of one."""
+        return bool(shutil.which("docker")) and Path(options.engine.removeprefix("unix://")).exists()
 
     @classmethod
     def orphans(cls, options: Any, known: Callable[[Machine], bool]) -> list[Machine]:

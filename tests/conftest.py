@@ -75,9 +75,11 @@ Cli = Callable[..., Result]
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """An environment in which nothing is chosen, and whose home is empty."""
+    ours = ("MACHINE", "DOCKER", "ENGINE", "GENERIC", "FAKE", "AWS_", "OS_", "DIGITALOCEAN_")
     for variable in list(os.environ):
-        if variable.startswith(("MACHINE", "DOCKER", "ENGINE", "GENERIC", "FAKE")) or variable.lower() == "no_proxy":
+        if variable.startswith(ours) or variable.lower() == "no_proxy":
             monkeypatch.delenv(variable)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # this computer's role is none of the tests' business
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SHELL", "/bin/bash")
     monkeypatch.setenv("MACHINEKIT_HOME", str(tmp_path / "home"))

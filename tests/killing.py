@@ -56,7 +56,7 @@ def run(store: Store, verb: str) -> None:
     if verb == "create":
         create(store, "a", driver="fake", options=options, spec=Spec(), progress=Told())
     elif verb == "gc":
-        for garbage in gc.find(store, {"fake": options}).garbage:
+        for garbage in gc.find(store, [("fake", options)]).garbage:
             gc.remove(store, garbage)
     else:
         getattr(lifecycle, {"rm": "remove"}.get(verb, verb))(store, "a", Told())

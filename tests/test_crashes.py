@@ -169,7 +169,7 @@ class Crashes(RuleBasedStateMachine):
         if verb == "create":
             create(self.store, name, driver="fake", options=options, spec=Spec(), progress=told)
         elif verb == "gc":
-            for garbage in gc.find(self.store, {"fake": options}).garbage:
+            for garbage in gc.find(self.store, [("fake", options)]).garbage:
                 gc.remove(self.store, garbage)
         else:
             lifecycles[verb](self.store, name, told)

@@ -145,7 +145,7 @@ def test_broken_records(store: Store, told: Told, cloud: FakeCloud, kind: str) -
     assert list(told_to)[-1] == rows["bad"].error
     assert told_to[rows["bad"].error], "doctor says what to do"
     assert [check.level for check in doctor.machines(store, ["good"])] == ["ok"] * 5
-    assert gc.find(store, {"fake": FakeOptions("s3cret")}).garbage == []
+    assert gc.find(store, [("fake", FakeOptions("s3cret"))]).garbage == []
 
 
 # texts with halves of characters too, as a JSON file may have them
@@ -179,7 +179,7 @@ def test_no_record_makes_the_doctor_fall_ill(store: Store, cloud: FakeCloud, dat
         checks = doctor.machines(store, ["bad"])
     assert checks
     assert not [(check.text, check.do) for check in checks if check.do.startswith("machinekit -D")], "a surprise"
-    gc.find(store, {})
+    gc.find(store, [])
     try:
         record = store.read("bad")
     except MachinekitError:

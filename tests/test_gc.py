@@ -14,13 +14,14 @@ from machinekit.store import RECORD, Store
 from tests.conftest import Told
 from tests.providers.fake import FakeCloud, FakeInstance, FakeOptions, Killed
 
-SOURCES = {"fake": FakeOptions("s3cret")}
+OPTIONS = FakeOptions("s3cret")
+SOURCES = [("fake", OPTIONS)]
 
 
 @pytest.fixture
 def machine(store: Store, told: Told, cloud: FakeCloud) -> Machine:
     """A machine that was created."""
-    create(store, "node1", driver="fake", options=SOURCES["fake"], spec=Spec(), progress=told)
+    create(store, "node1", driver="fake", options=OPTIONS, spec=Spec(), progress=told)
     return store.load("node1")
 
 
@@ -124,7 +125,7 @@ def test_a_create_that_goes_on_meanwhile(store: Store, told: Told, cloud: FakeCl
     """Killed right after the request, as another process would see it while the create is under way."""
     cloud.dying.add(where)
     with pytest.raises(Killed):
-        create(store, "node1", driver="fake", options=SOURCES["fake"], spec=Spec(), progress=told)
+        create(store, "node1", driver="fake", options=OPTIONS, spec=Spec(), progress=told)
     with store.lock("node1", "create", print):
         assert gc.find(store, SOURCES) == gc.Findings()
     found = gc.find(store, SOURCES)
@@ -155,7 +156,7 @@ def test_a_machine_that_is_born_between_finding_and_removing(
 
 def test_another_machine_of_the_same_name(store: Store, machine: Machine, cloud: FakeCloud, told: Told) -> None:
     store.remove("node1")
-    create(store, "node1", driver="fake", options=SOURCES["fake"], spec=Spec(), progress=told)
+    create(store, "node1", driver="fake", options=OPTIONS, spec=Spec(), progress=told)
     (store.directory("node1") / "disk").write_text("not to be touched")
     assert swept(store) == ["instance node1"]
     assert list(cloud.instances) == [store.load("node1").uid]
@@ -178,7 +179,7 @@ def test_leftovers_of_killed_commands(store: Store, machine: Machine) -> None:
     for link in (store.machines / ".removed-link", store.machines / ".draft-not a name"):
         link.symlink_to(store.directory("node1"))
     with store.lock("node1", "provision", print), store.lock("node3", "rm", print):
-        assert [each.what for each in gc.find(store, {}).garbage] == [
+        assert [each.what for each in gc.find(store, []).garbage] == [
             str(left[5]),
             str(store.machines / ".removed-link"),
             str(left[0]),
@@ -194,8 +195,8 @@ def test_a_draft_of_an_image_that_is_being_built(store: Store) -> None:
     draft = store.images / "disk" / ".draft-debian-12-abc_d123"
     draft.mkdir(parents=True)
     with locks.held(draft.with_name(".lock-debian-12"), "it", "build", patience=0):
-        assert gc.find(store, {}).garbage == []
-    found = gc.find(store, {}).garbage
+        assert gc.find(store, []).garbage == []
+    found = gc.find(store, []).garbage
     with locks.held(draft.with_name(".lock-debian-12"), "it", "build", patience=0):
         gc.remove(store, found[0])
         assert draft.exists()
@@ -206,7 +207,7 @@ def test_a_draft_of_an_image_that_is_being_built(store: Store) -> None:
 def test_a_driver_that_does_not_answer_does_not_hide_the_rest(store: Store, machine: Machine, cloud: FakeCloud) -> None:
     (store.machines / ".draft-node2").mkdir()
     cloud.failing.add("list")
-    found = gc.find(store, {**SOURCES, "none": NoneOptions("tcp://192.0.2.1:1")})
+    found = gc.find(store, [*SOURCES, ("none", NoneOptions("tcp://192.0.2.1:1"))])
     assert [each.kind for each in found.garbage] == ["file"]
     assert {name: error.message for name, error in found.silent.items()} == {"fake": "the provider refuses to list"}
 

@@ -22,12 +22,14 @@ class Gc(Command):
     """Find what carries our mark and no record knows, ask, and remove it."""
 
     examples = (
-        "Looks at every driver that the environment has the options of, at docker contexts, and at what killed\n"
-        "commands left in the store. Without a terminal nobody is asked and nothing is removed, unless -y is given.\n"
+        "Looks at every driver that this computer has the options and credentials of, in every account and region\n"
+        "that machines are in, at docker contexts, and at what killed commands left in the store. Without a terminal\n"
+        "nobody is asked and nothing is removed, unless -y is given.\n"
         "Exit code: 0 nothing is left, 4 something was found and is still there, 1 not everything could be looked at\n"
         "or removed.\n"
         "Examples: machinekit gc --dry-run\n"
-        "          machinekit gc -y --driver container --container-engine unix:///run/user/1000/docker.sock"
+        "          machinekit gc -y --driver container --container-engine unix:///run/user/1000/docker.sock\n"
+        "          machinekit gc --driver aws --region eu-central-1"
     )
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -56,7 +58,7 @@ class Gc(Command):
         from machinekit import gc
 
         store = store_of(args)
-        sources, silent = _sources(args)
+        sources, silent = _sources(args, store)
         found = gc.find(store, sources, args.store_id)
         found.silent |= silent
         for name, error in found.silent.items():
@@ -90,13 +92,15 @@ def _remove(store: Store, garbage: list[Garbage], *, quiet: bool) -> tuple[list[
     return handled, len(handled) < len(garbage)
 
 
-def _sources(args: argparse.Namespace) -> tuple[dict[str, Options], dict[str, MachinekitError]]:
+def _sources(args: argparse.Namespace, store: Store) -> tuple[list[tuple[str, Options]], dict[str, MachinekitError]]:
     """The drivers to ask, with their options, and those whose options are wrong."""
+    from machinekit import gc
     from machinekit.cli import options
 
-    if not args.driver:
-        return options.available()
-    return {args.driver: options.chosen_options(args.driver, args)}, {}
+    if args.driver:
+        return [(args.driver, options.chosen_options(args.driver, args))], {}
+    sources, wrong = options.available()
+    return gc.accounts(store, sources), wrong
 
 
 def _wanted(args: argparse.Namespace, found: Findings) -> bool:

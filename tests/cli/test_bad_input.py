@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from machinekit import drivers
 from machinekit.machine import Machine
 from machinekit.store import Store
 from tests.conftest import Cli
@@ -26,7 +27,7 @@ CREATE = "see machinekit create --help"
 HELP = "see machinekit --help"
 LS = 'see "machinekit ls", or make it with "machinekit create"'
 NAME = "1 to 63 letters, digits, dots and dashes, the first a letter or a digit"
-DRIVERS = "installed drivers: container, fake, generic, none, qemu"
+DRIVERS = f"installed drivers: {', '.join(sorted([*drivers.names(), 'fake']))}"
 DASH = "one that starts with a dash is given as {}=-VALUE"
 SHELLS = "bash, zsh, sh, fish, powershell, cmd, tcsh, emacs, json, dotenv, csh, pwsh, ksh, dash, ash"
 STATES = "one of Running, Paused, Saved, Stopped, Stopping, Starting, Error, Timeout, Not Found"

@@ -102,8 +102,12 @@ def test_what_cannot_be_removed(cli: Cli, lost: Machine, cloud: FakeCloud, store
     assert cli("gc", "-y", "-d", "fake").code == 0
 
 
-def test_every_driver_that_can_be_asked_is(cli: Cli, lost: Machine, cloud: FakeCloud) -> None:
-    """generic and none have required options, the engine of container is not there."""
+def test_every_driver_that_can_be_asked_is(
+    cli: Cli, lost: Machine, cloud: FakeCloud, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """generic and none have required options, aws has no credentials; the engine of container has ended."""
+    (tmp_path / "engine").touch()
+    environment.setenv("MACHINEKIT_CONTAINER_ENGINE", f"unix://{tmp_path}/engine")
     result = cli("gc", "-y")
     assert result.code == 1
     assert result.err.startswith("machinekit: driver container: ")
