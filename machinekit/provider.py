@@ -8,6 +8,7 @@ of a machine stays light: see docs/decisions/0002.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
@@ -297,7 +298,7 @@ class Driver(ABC, Generic[OptionsT]):
 
     def plan(self, kind: str, name: str) -> str:
         """Journal a side resource, on disk when this returns, and only then make it; returns its name."""
-        resource = Resource(kind, name, int(time.time()))
+        resource = Resource(kind, name, math.ceil(time.time()))
         self.machine.resources = [other for other in self.machine.resources if other != resource] + [resource]
         self._save()
         return name

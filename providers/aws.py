@@ -59,7 +59,7 @@ class Aws(Cloud[AwsOptions]):
     def survey(self) -> Choice:
         """Types, images, subnets and groups, each one call."""
         options, api = self.options, self.api
-        awsplaces.check_region(api, options.region, options.endpoint)
+        awsplaces.check_region(api, options.region)
         architectures = awsplaces.architectures(api, options.instance_type)
         images = awsimages.find(api, options.image, options.region, sorted(set(architectures.values())))
         subnets = awsplaces.subnets(api, options.vpc, options.subnet, options.zone, options.region)

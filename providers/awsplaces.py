@@ -65,7 +65,7 @@ def _session(profile: str) -> Any:
     return botocore.session.Session(profile=profile or None)
 
 
-def check_region(api: Api, region: str, endpoint: str) -> None:
+def check_region(api: Api, region: str) -> None:
     """Raise PreCheckError for a region that AWS has not; one call, and only for one that nobody here has heard of."""
     from . import ec2
 
@@ -73,8 +73,7 @@ def check_region(api: Api, region: str, endpoint: str) -> None:
     if region in known:
         return
     try:
-        home = api.driver if endpoint else api.driver.elsewhere(HOME)
-        answer = api.call("list the regions", home.ask, "DescribeRegions", AllRegions=True)
+        answer = api.call("list the regions", api.driver.elsewhere(HOME).ask, "DescribeRegions", AllRegions=True)
         known = [ec2.text(item, "regionName") for item in ec2.items(answer, "regionInfo/item")]
     except CloudError:
         pass  # the nearest that we know is still better than none

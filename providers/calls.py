@@ -22,6 +22,7 @@ DEADLINE = 120.0  # seconds for one call and its repetitions
 ARRIVAL = 10.0  # ... while none arrives
 PER_SECOND = 10.0  # calls that an account gets from this process in the long run
 BURST = 30  # ... and at once
+JITTER = tenacity.wait_random_exponential(multiplier=0.5, max=20)  # before a call is repeated
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,7 +59,8 @@ TEXTS = (
     (
         Kind.CAPACITY,
         r"Insufficient(Instance|Host|ReservedInstance)?Capacity|SpotMaxPriceTooLow|MaxSpotInstanceCountExceeded"
-        r"|No valid host|not enough hosts|(?i:insufficient capacity|sold out|out of stock|resource.*unavailable)",
+        r"|not supported in your requested Availability Zone|No valid host|not enough hosts"
+        r"|(?i:insufficient capacity|sold out|out of stock|resource.*unavailable)",
     ),
     (Kind.QUOTA, r"LimitExceeded|(?i:quota|exceed\w* (the|your) .*limit|limit (exceeded|reached))"),
     (
@@ -108,10 +110,8 @@ class Calls:
         return self._repeated(PASSING | {Kind.CONFLICT}, what, lambda: function(*args, **kwargs))
 
     def _repeated(self, passing: Set[Kind], what: str, function: Callable[[], T]) -> T:
-        jitter = tenacity.wait_random_exponential(multiplier=0.5, max=20)
-
         def wait(state: tenacity.RetryCallState) -> float:
-            return max(jitter(state), _failure(state).after)
+            return max(JITTER(state), _failure(state).after)
 
         def over(state: tenacity.RetryCallState) -> bool:
             patience = ARRIVAL if _failure(state).kind is Kind.UNREACHABLE else DEADLINE
@@ -133,9 +133,8 @@ class Calls:
             told = classified(error)
             if told is None:
                 raise
-            told.message = f"cannot {what}: {told.message}"
-            told.hint = told.hint or (self._advice if told.kind is Kind.AUTH else HINTS.get(told.kind, ""))
-            raise told from None
+            hint = told.hint or (self._advice if told.kind is Kind.AUTH else HINTS.get(told.kind, ""))
+            raise CloudError(told.kind, f"cannot {what}: {told.message}", hint, told.after) from None
         finally:
             log.debug("%s: %s: %.2f s", self._account, what, time.monotonic() - started)
 

@@ -65,14 +65,15 @@ class Ec2(EC2NodeDriver):
 
     def __init__(self, region: str, key: str, secret: str, **more: Any) -> None:
         suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-        host = more.pop("host", "") or f"ec2.{region}.{suffix}"
+        host = more.get("host") or f"ec2.{region}.{suffix}"
         known = region if region in regions() else "us-east-1"  # it has no way to name another
-        super().__init__(key, secret, region=known, host=host, signature_version="4", **more)
+        super().__init__(key, secret, region=known, signature_version="4", **{**more, "host": host})
         self.region_name = region
+        self._more = more
 
     def elsewhere(self, region: str) -> Ec2:
-        """The same account in another region."""
-        return Ec2(region, self.key, self.secret, token=self.token, timeout=self.connection.timeout)
+        """The same account in another region, at the same endpoint if one was given."""
+        return Ec2(region, self.key, self.secret, **self._more)
 
     def ask(self, action: str, **params: Any) -> ElementTree.Element:
         """One request; dicts, lists, numbers and switches are written as EC2 wants them."""

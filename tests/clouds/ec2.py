@@ -77,6 +77,10 @@ class Ec2:
     def _arm(self, action: str, count: int, skip: int, **fault: Any) -> None:
         self._ask("/_fault", action=action, count=count, skip=skip, **fault)
 
+    def calm(self) -> None:
+        """Let nothing go wrong any more."""
+        self._ask("/_calm")
+
     # --- how it is from now on, until `reset`
 
     def unlisted_for(self, seconds: float) -> None:

@@ -130,6 +130,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return self._send(200, "text/plain", f"{self.client_address[0]}\n")
             case "/_fault":
                 endpoint.faults.arm(Fault(**given))
+            case "/_calm":
+                endpoint.faults = Faults()
             case "/_set":
                 endpoint.set(given)
             case "/_reset":
