@@ -27,6 +27,7 @@ from tests.clouds.ec2 import Ec2
 from tests.clouds.sigv4 import KEY, SECRET
 from tests.conftest import Cli
 from tests.providers.contract import DriverContract, Make
+from tests.servers import Certificates, Server, encrypted, engine
 
 HERE = "203.0.113.7/32"
 Bound = Callable[..., Driver[Any]]
@@ -349,6 +350,14 @@ def test_an_endpoint_that_is_not_there(bound: Bound, environment: pytest.MonkeyP
     for endpoint in ("http://127.0.0.1:1", "http://no.such.host.invalid"):
         with pytest.raises(PreCheckError, match="the endpoint cannot be reached"):
             bound(endpoint=endpoint).check()
+
+
+def test_an_endpoint_with_a_bad_certificate(bound: Bound, certificates: Certificates) -> None:
+    with (
+        Server(encrypted(engine, certificates.context())) as server,
+        pytest.raises(PreCheckError, match="certificate does not verify: .*(self.signed|unable to get local issuer)"),
+    ):
+        bound(endpoint=f"https://127.0.0.1:{server.port}").check()
 
 
 def test_the_command_line(account: Ec2, cli: Cli) -> None:
