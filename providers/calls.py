@@ -178,21 +178,20 @@ def kind_of(status: int, text: str) -> Kind:
 def _without_answer(error: Exception) -> CloudError:
     import requests
 
-    text = str(error)
     if isinstance(error, requests.exceptions.SSLError):
         hint = "check the endpoint, and that its CA is known: $REQUESTS_CA_BUNDLE names a file with it"
-        return CloudError(Kind.REFUSED, f"the endpoint's certificate does not verify: {_reason(text)}", hint)
+        return CloudError(Kind.REFUSED, f"the endpoint's certificate does not verify: {_reason(error)}", hint)
     if isinstance(error, requests.exceptions.ProxyError | requests.exceptions.ConnectTimeout) or (
-        isinstance(error, requests.ConnectionError) and re.search("NewConnectionError|NameResolution", text)
+        isinstance(error, requests.ConnectionError) and re.search("NewConnectionError|NameResolution", str(error))
     ):
-        return CloudError(Kind.UNREACHABLE, f"the endpoint cannot be reached: {_reason(text)}")
-    return CloudError(Kind.TRANSIENT, f"no answer: {_reason(text)}")
+        return CloudError(Kind.UNREACHABLE, f"the endpoint cannot be reached: {_reason(error)}")
+    return CloudError(Kind.TRANSIENT, f"no answer: {_reason(error)}")
 
 
-def _reason(text: str) -> str:
+def _reason(error: BaseException) -> str:
     """The innermost reason of what requests and urllib3 wrap several times."""
-    found = re.findall(r"(?:Error|error)\(?['\"(]*(?:<[^>]*>[:,] *)?([^<>()'\"]{8,})", text)
-    return (found[-1] if found else text).strip(" :,'\"")[:200]
+    inner = [each for each in (getattr(error, "reason", None), *error.args) if isinstance(each, BaseException)]
+    return _reason(inner[0]) if inner else re.sub(r"^<[^>]*>: ", "", str(error)) or type(error).__name__
 
 
 _next: dict[str, float] = {}

@@ -60,8 +60,6 @@ SCRIPTS: dict[str, Callable[[], str]] = {
     "configure-upgrade.sh": lambda: engine.configure_script([], DEBIAN, "uid", "echo new\n", "echo old\n"),
     "configure.sh": lambda: engine.configure_script(FILES, DEBIAN, "uid"),
     "replace-host-key.sh": lambda: render("ssh/replace-host-key.sh.j2", private="QUJD", public=f"AA {NASTY}"),
-        "ssh/replace-host-key.sh.j2", private="QUJD", public=f"ssh-ed25519 AA {NASTY}"
-    ),
     "configure-nothing.sh": lambda: engine.configure_script([], DEBIAN, "uid"),
 }
 TEXTS: dict[str, Callable[[], str]] = {
