@@ -12,7 +12,7 @@ from typing import Any
 
 from moto.core.exceptions import ServiceException
 
-from tests.clouds import ec2_images, ec2_launch
+from tests.clouds import ec2_images, ec2_launch, ec2_texts
 from tests.clouds.ec2_moto import Answer, Parameters, Refusal, ask, backend_of, error
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
@@ -68,6 +68,7 @@ class Region:
         self.settle()
         action = parameters["Action"]
         try:
+            ec2_texts.check(parameters)
             if action == "RunInstances":
                 answer = self._run(parameters)
             elif action in POWER:
