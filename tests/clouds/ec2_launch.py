@@ -33,10 +33,11 @@ def filled(backend: Any, given: Parameters, full: Full) -> Parameters:
     return _root_disk(given, image.root_device_name) | _network(backend, given, full) | given
 
 
-def settle_in(instance: Any) -> None:
-    """Let what was made along with an instance go with it, and its groups be known as its own."""
+def settle_in(instance: Any, given: Parameters) -> None:
+    """Let an instance's interfaces go with it and have their tags, and its groups be known as its own."""
     for nic in instance.nics.values():
         nic.delete_on_termination = True
+        nic.add_tags(_tags(given, "network-interface"))
         instance.security_groups = instance.security_groups or list(nic.group_set)
 
 
@@ -44,6 +45,13 @@ def let_go(instance: Any) -> None:
     """Let it be terminated again, which moto would refuse for the interfaces that went with it."""
     for nic in instance.nics.values():
         nic.delete_on_termination = False
+
+
+def _tags(given: Parameters, kind: str) -> Parameters:
+    """What a create request says for one kind of resource."""
+    (part, *_) = [key.removesuffix("ResourceType") for key, value in given.items() if value == kind] or [""]
+    keys = [key for key in given if part and key.startswith(part) and key.endswith(".Key")]
+    return {given[key]: given.get(f"{key.removesuffix('Key')}Value", "") for key in keys}
 
 
 def _check_type(wanted: str, architecture: str) -> None:

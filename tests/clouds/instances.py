@@ -41,11 +41,11 @@ END
 
 
 class Power(NamedTuple):
-    """How a container should be: on, off or gone; its public address; how often it was booted again."""
+    """How a container should be: on, off or gone; its public address; how often it has booted."""
 
     state: str
     public: str = ""
-    reboots: int = 0
+    boots: int = 0
 
 
 GONE = Power("gone")
@@ -145,7 +145,7 @@ class Instances:
             case "on":
                 if identity not in self._made:
                     self._create(instance)
-                if before.state == "on" and before.reboots != wanted.reboots:
+                if before.state == "on" and before.boots != wanted.boots:
                     docker("stop", "--time", SHUT_DOWN, identity)
                 docker("start", identity)
                 if wanted.public:
@@ -193,7 +193,7 @@ def _import(lab: Lab, image: Image) -> str:
 
 def _power(instance: dict[str, Any] | None) -> Power:
     if instance and instance["state"] in ("pending", "running"):
-        return Power("on", instance["public_address"], instance["reboots"])
+        return Power("on", instance["public_address"], instance["boots"])
     return Power("off") if instance and instance["state"] in ("stopping", "stopped") else GONE
 
 

@@ -47,7 +47,7 @@ def test_from_create_to_the_end(ec2: Ec2) -> None:
     assert driver.start_node(node)
     assert driver.reboot_node(node)
     (again,) = ec2.state("instances")
-    assert (again["state"], again["reboots"]) == ("running", 1)
+    assert (again["state"], again["boots"]) == ("running", 3)
     assert again["private_address"] == instance["private_address"]
     assert again["public_address"] != instance["public_address"]
 
@@ -78,7 +78,8 @@ def test_what_is_asked_for_can_be_read_back(ec2: Ec2) -> None:
         "IamInstanceProfile.Name": "machines",
         **tagged(1, "instance"),
         **tagged(2, "volume"),
-        **tagged(3, "spot-instances-request"),
+        **tagged(3, "network-interface"),
+        **tagged(4, "spot-instances-request"),
     }
     launch(driver, **asked)
     answer = ask(driver, "DescribeInstances")
@@ -91,6 +92,7 @@ def test_what_is_asked_for_can_be_read_back(ec2: Ec2) -> None:
     (instance,) = ec2.state("instances")
     assert instance["spot"]
     assert asked.items() <= instance["asked"].items()
+    assert [interface["tags"] for interface in ec2.state("interfaces")] == [{"uid": "of a network-interface"}]
     public = keys.ssh_key("me")[1]
     made = {"KeyName": "k", "PublicKeyMaterial": b64(public), **tagged(1, "key-pair")}
     ask(driver, "ImportKeyPair", made)
