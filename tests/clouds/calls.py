@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import time
+from collections.abc import Callable
 from typing import Any
 
 from libcloud.common.exceptions import BaseHTTPError
@@ -47,6 +49,15 @@ def texts(answer: Any, name: str) -> list[str]:
 def states(ec2: Ec2) -> list[str]:
     """How the instances are."""
     return [instance["state"] for instance in ec2.state("instances")]
+
+
+def until(look: Callable[[], object], wanted: object) -> float:
+    """Wait until this is what one sees; how many seconds it took."""
+    started = time.monotonic()
+    while look() != wanted:
+        assert time.monotonic() < started + 20, "it never comes"
+        time.sleep(0.05)
+    return time.monotonic() - started
 
 
 def tagged(number: int, kind: str) -> dict[str, str]:

@@ -31,10 +31,11 @@ STATUS = {
 class Ec2:
     """The endpoint, from `with` on until its end. `reset` makes it new between tests.
 
-    Its default networks are in `vpc` (/16), its public addresses in `public`: none of them is routed anywhere.
+    Its default networks are in `vpc` (/16), its public addresses in `public`. Nothing that is sent to them leaves this
+    computer: nobody listens there, or whoever a test puts there.
     """
 
-    def __init__(self, vpc: str = "172.31.0.0/16", public: str = "198.18.0.0/16") -> None:
+    def __init__(self, vpc: str = "127.31.0.0/16", public: str = "127.198.0.0/16") -> None:
         self._words = [sys.executable, "-m", "tests.clouds.ec2_server", vpc, public]
         self.port = 0
 

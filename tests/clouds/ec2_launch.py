@@ -12,7 +12,6 @@ from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYP
 from tests.clouds.ec2_moto import PROFILE, Parameters, Refusal
 
 USER_DATA = 16384  # bytes, before base64
-TOKEN = 64  # characters
 NO_CAPACITY = "We currently do not have sufficient {} capacity in the Availability Zone you requested ({})."
 DISK = {"VolumeSize": "8", "VolumeType": "gp3", "DeleteOnTermination": "true"}  # as the images have it
 
@@ -25,7 +24,7 @@ def filled(backend: Any, given: Parameters, full: Full) -> Parameters:
     if image.state != "available":
         raise Refusal("InvalidAMIID.Unavailable", f"The image id '[{image.id}]' is no longer available")
     _check_type(given.get("InstanceType", "m1.small"), image.architecture)
-    _check_texts(given)
+    _check_user_data(given.get("UserData", ""))
     if (key := given.get("KeyName")) and key not in backend.key_pairs:
         raise Refusal("InvalidKeyPair.NotFound", f"The key pair '{key}' does not exist")
     if (profile := given.get("IamInstanceProfile.Name", PROFILE)) != PROFILE:
@@ -34,10 +33,11 @@ def filled(backend: Any, given: Parameters, full: Full) -> Parameters:
     return _root_disk(given, image.root_device_name) | _network(backend, given, full) | given
 
 
-def settle_in(instance: Any) -> None:
-    """Let what was made along with an instance go with it, and its groups be known as its own."""
+def settle_in(instance: Any, given: Parameters) -> None:
+    """Let an instance's interfaces go with it and have their tags, and its groups be known as its own."""
     for nic in instance.nics.values():
         nic.delete_on_termination = True
+        nic.add_tags(_tags(given, "network-interface"))
         instance.security_groups = instance.security_groups or list(nic.group_set)
 
 
@@ -45,6 +45,13 @@ def let_go(instance: Any) -> None:
     """Let it be terminated again, which moto would refuse for the interfaces that went with it."""
     for nic in instance.nics.values():
         nic.delete_on_termination = False
+
+
+def _tags(given: Parameters, kind: str) -> Parameters:
+    """What a create request says for one kind of resource."""
+    (part, *_) = [key.removesuffix("ResourceType") for key, value in given.items() if value == kind] or [""]
+    keys = [key for key in given if part and key.startswith(part) and key.endswith(".Key")]
+    return {given[key]: given.get(f"{key.removesuffix('Key')}Value", "") for key in keys}
 
 
 def _check_type(wanted: str, architecture: str) -> None:
@@ -57,15 +64,13 @@ def _check_type(wanted: str, architecture: str) -> None:
         raise Refusal("InvalidParameterValue", f"{text}'{architecture}' of the specified AMI.")
 
 
-def _check_texts(given: Parameters) -> None:
+def _check_user_data(text: str) -> None:
     try:
-        user_data = base64.b64decode(given.get("UserData", ""), validate=True)
+        user_data = base64.b64decode(text, validate=True)
     except binascii.Error:
         raise Refusal("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.") from None
     if len(user_data) > USER_DATA:
         raise Refusal("InvalidParameterValue", f"User data is limited to {USER_DATA} bytes")
-    if len(given.get("ClientToken", "")) > TOKEN:
-        raise Refusal("InvalidParameterValue", f"clientToken must be at most {TOKEN} characters")
 
 
 def _root_disk(given: Parameters, name: str) -> Parameters:
@@ -82,7 +87,12 @@ def _root_disk(given: Parameters, name: str) -> Parameters:
 
 def _network(backend: Any, given: Parameters, full: Full) -> Parameters:
     """The default subnet of a zone that can have it, unless a subnet was given."""
-    place = "NetworkInterface.1.SubnetId" if "NetworkInterface.1.DeviceIndex" in given else "SubnetId"
+    place = "SubnetId"
+    if "NetworkInterface.1.DeviceIndex" in given:
+        if any(key.startswith(("SubnetId", "SecurityGroup")) for key in given):
+            text = "Network interfaces and an instance-level subnet ID or security groups may not be specified together"
+            raise Refusal("InvalidParameterCombination", text)
+        place = "NetworkInterface.1.SubnetId"
     defaults = {zone: subnet.id for zone, subnet in sorted(backend.get_default_subnets().items())}
     if place in given:
         defaults = {backend.get_subnet(given[place]).availability_zone: given[place]}

@@ -12,11 +12,11 @@ from typing import Any
 
 from moto.core.exceptions import ServiceException
 
-from tests.clouds import ec2_images, ec2_launch
+from tests.clouds import ec2_images, ec2_launch, ec2_texts
 from tests.clouds.ec2_moto import Answer, Parameters, Refusal, ask, backend_of, error
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
-FORGOTTEN = ("key-", "sg-", "vol-")  # their tags go with them; those of an instance stay for a while
+FORGOTTEN = ("eni-", "key-", "sg-", "vol-")  # their tags go with them; those of an instance stay for a while
 # what a call makes of an instance, for how long it may be told to take, and the states from which it is refused
 POWER = {
     "StartInstances": ("pending", "running", ("stopping", "shutting-down", "terminated")),
@@ -41,12 +41,12 @@ class Conditions:
 
 @dataclass
 class Launched:
-    """What was asked for in RunInstances, what it made, and how often that was booted again."""
+    """What was asked for in RunInstances, what it made, and how often each of that was booted again."""
 
     parameters: Parameters
     instances: list[str]
     body: str
-    reboots: Counter[str] = field(default_factory=Counter)
+    boots: Counter[str] = field(default_factory=Counter)
 
 
 class Region:
@@ -68,6 +68,7 @@ class Region:
         self.settle()
         action = parameters["Action"]
         try:
+            ec2_texts.check(parameters)
             if action == "RunInstances":
                 answer = self._run(parameters)
             elif action in POWER:
@@ -111,7 +112,7 @@ class Region:
         made = list(self.backend.reservations.values())[-1].instances
         launched = Launched(parameters, [instance.id for instance in made], answer.body)
         for instance in made:
-            ec2_launch.settle_in(instance)
+            ec2_launch.settle_in(instance, parameters)
             self.launched[instance.id] = launched
             self._pass_through("pending", "running", instance.id)
         if token:
@@ -138,9 +139,9 @@ class Region:
         concerned = [identity for identity in named if there.get(identity) not in (during, after)]
         answer = ask(self.name, parameters)
         for identity in named if answer.status == 200 else ():
-            if action == "RebootInstances":
-                self.launched[identity].reboots[identity] += 1
-            elif identity in concerned:
+            if action == "RebootInstances" or (action == "StartInstances" and identity in concerned):
+                self.launched[identity].boots[identity] += 1
+            if identity in concerned:
                 self._pass_through(during, after, identity)
             if action == "TerminateInstances":
                 ec2_launch.let_go(self.backend.get_instance(identity))
@@ -190,7 +191,13 @@ class Region:
     def _there(self) -> set[str]:
         groups = {group for groups in self.backend.groups.values() for group in groups}
         pairs = {pair.id for pair in self.backend.key_pairs.values()}
-        return groups | pairs | {instance.id for instance in self.instances()} | set(self.backend.volumes)
+        return (
+            groups
+            | pairs
+            | {instance.id for instance in self.instances()}
+            | set(self.backend.volumes)
+            | set(self.backend.enis)
+        )
 
 
 @contextmanager

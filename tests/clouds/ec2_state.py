@@ -43,7 +43,7 @@ def _instance(region: Region, instance: Any) -> dict[str, Any]:
         public_address=instance.public_ip or "",
         groups=[group.id for group in instance.security_groups],
         user_data=base64.b64decode(launched.parameters.get("UserData", "")).decode(errors="replace"),
-        reboots=launched.reboots[instance.id],
+        boots=1 + launched.boots[instance.id],
         asked=launched.parameters,
     )
 

@@ -23,7 +23,7 @@ def test_from_create_to_the_end(ec2: Ec2) -> None:
     (newest,) = driver.list_images(ex_image_ids=[image(driver)])
     public = keys.ssh_key("me")[1]
     assert driver.import_key_pair_from_string("mine", public).fingerprint
-    group = driver.ex_create_security_group("mine", "the machine's own")["group_id"]
+    group = driver.ex_create_security_group("mine", "of one machine")["group_id"]
     assert driver.ex_authorize_security_group_ingress(group, 22, 22, cidr_ips=["203.0.113.7/32"])
     (subnet, *_) = driver.ex_list_subnets()
     node = driver.create_node(
@@ -34,8 +34,8 @@ def test_from_create_to_the_end(ec2: Ec2) -> None:
     (instance,) = ec2.state("instances")
     assert instance["tags"] == {"Name": "n1", "machinekit.uid": "u1", "colour": "blue"}
     assert (instance["user_data"], instance["groups"], instance["state"]) == ("#!/bin/sh", [group], "running")
-    assert instance["private_address"].startswith("172.31.")
-    assert instance["public_address"].startswith("198.18.")
+    assert instance["private_address"].startswith("127.31.")
+    assert instance["public_address"].startswith("127.198.")
     assert ec2.state("groups")[0]["rules"] == ["tcp 22-22 203.0.113.7/32"]
     (listed,) = driver.list_nodes(ex_filters={"tag:machinekit.uid": "u1"})
     assert (listed.public_ips, listed.state) == ([instance["public_address"]], "running")
@@ -47,7 +47,7 @@ def test_from_create_to_the_end(ec2: Ec2) -> None:
     assert driver.start_node(node)
     assert driver.reboot_node(node)
     (again,) = ec2.state("instances")
-    assert (again["state"], again["reboots"]) == ("running", 1)
+    assert (again["state"], again["boots"]) == ("running", 3)
     assert again["private_address"] == instance["private_address"]
     assert again["public_address"] != instance["public_address"]
 
@@ -78,7 +78,8 @@ def test_what_is_asked_for_can_be_read_back(ec2: Ec2) -> None:
         "IamInstanceProfile.Name": "machines",
         **tagged(1, "instance"),
         **tagged(2, "volume"),
-        **tagged(3, "spot-instances-request"),
+        **tagged(3, "network-interface"),
+        **tagged(4, "spot-instances-request"),
     }
     launch(driver, **asked)
     answer = ask(driver, "DescribeInstances")
@@ -91,6 +92,7 @@ def test_what_is_asked_for_can_be_read_back(ec2: Ec2) -> None:
     (instance,) = ec2.state("instances")
     assert instance["spot"]
     assert asked.items() <= instance["asked"].items()
+    assert [interface["tags"] for interface in ec2.state("interfaces")] == [{"uid": "of a network-interface"}]
     public = keys.ssh_key("me")[1]
     made = {"KeyName": "k", "PublicKeyMaterial": b64(public), **tagged(1, "key-pair")}
     ask(driver, "ImportKeyPair", made)
@@ -125,7 +127,17 @@ def test_a_token_makes_one_instance(ec2: Ec2) -> None:
         ({"Placement.AvailabilityZone": "us-east-1x"}, "InvalidParameterValue: Invalid availability zone"),
         ({"IamInstanceProfile.Name": "x"}, r"InvalidParameterValue.*iamInstanceProfile\.name"),
         ({"UserData": b64("x" * 16385)}, "InvalidParameterValue: User data is limited to 16384 bytes"),
-        ({"ClientToken": "x" * 65}, "InvalidParameterValue: clientToken"),
+        ({"UserData": "%"}, r"InvalidUserData\.Malformed"),
+        ({"ClientToken": "x" * 65}, "InvalidParameterValue: .*ClientToken"),
+        (tagged(1, "instance") | {"TagSpecification.1.Tag.1.Value": "x" * 257}, "InvalidParameterValue: .*Value"),
+        (
+            {"NetworkInterface.1.DeviceIndex": "0", "SecurityGroupId.1": "sg-0123"},
+            "InvalidParameterCombination: Network interfaces",
+        ),
+        (
+            {"BlockDeviceMapping.1.DeviceName": "/dev/xvda", "BlockDeviceMapping.1.Ebs.VolumeSize": "4"},
+            "InvalidBlockDeviceMapping: Volume of size 4GB is smaller",
+        ),
     ],
 )
 def test_what_cannot_be_launched(ec2: Ec2, more: dict[str, str], said: str) -> None:
@@ -139,6 +151,9 @@ def test_other_refusals(ec2: Ec2) -> None:
     driver.ex_create_security_group("g", "d")
     with pytest.raises(ERRORS, match=r"InvalidGroup\.Duplicate"):
         driver.ex_create_security_group("g", "d")
+    for name, description in (("sg-1", "d"), ("g" * 256, "d"), ("g2", "its owner's")):
+        with pytest.raises(ERRORS, match="InvalidParameterValue"):
+            driver.ex_create_security_group(name, description)
     with pytest.raises(ERRORS, match=r"InvalidInstanceType: .*t9\.nano"):
         ask(driver, "DescribeInstanceTypes", {"InstanceType.1": "t9.nano"})
     with pytest.raises(ERRORS, match="InvalidAction"):
@@ -185,6 +200,30 @@ def test_images_and_what_only_looks_like_them(ec2: Ec2, machine: str) -> None:
     assert "failed" in {image.extra["state"] for image in everything}
     assert not any(name.endswith("-20251101") for name in names), "a deprecated one"
     assert {image.id for image in everything}.isdisjoint(image.id for image in ec2.driver("eu-west-1").list_images())
+
+
+def test_a_disk_under_another_name_is_one_more_and_stays(ec2: Ec2) -> None:
+    driver = ec2.driver()
+    made = launch(
+        driver, **{"BlockDeviceMapping.1.DeviceName": "/dev/sda1", "BlockDeviceMapping.1.Ebs.VolumeSize": "20"}
+    )
+    assert {(volume["device"], volume["size"]) for volume in ec2.state("volumes")} == {
+        ("/dev/sda1", 20),
+        ("/dev/xvda", 8),
+    }
+    ask(driver, "TerminateInstances", {"InstanceId.1": made})
+    assert [thing.partition(" ")[0] for thing in ec2.leftovers()] == ["volumes"]
+
+
+def test_addresses(ec2: Ec2) -> None:
+    driver = ec2.driver()
+    inside = {"NetworkInterface.1.DeviceIndex": "0", "NetworkInterface.1.AssociatePublicIpAddress": "false"}
+    launch(driver, **inside)
+    assert ec2.state("instances")[0]["public_address"] == ""
+    address = driver.ex_allocate_address()
+    driver.ex_associate_address_with_node(driver.list_nodes()[0], address)
+    assert ec2.state("instances")[0]["public_address"] == address.ip
+    assert f"addresses {ec2.state('addresses')[0]['id']}" in ec2.leftovers()
 
 
 def test_a_whole_account_in_one_call(ec2: Ec2) -> None:
