@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clouds.instances import Instances, real_instances
 from tests.e2e.lab import Cli, Lab, obstacle, run
 
 IMAGES = "MACHINEKIT_TEST_IMAGES"
@@ -40,6 +41,13 @@ def lab() -> Iterator[Lab]:
         yield lab
     finally:
         lab.cleanup()
+
+
+@pytest.fixture(scope="session")
+def instances(lab: Lab) -> Iterator[Instances]:
+    """An EC2 endpoint whose instances are real hosts."""
+    with real_instances(lab) as instances:
+        yield instances
 
 
 @pytest.fixture

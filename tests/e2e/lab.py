@@ -182,17 +182,22 @@ class Cli:
 
     lab: Lab
     home: Path
+    variables: dict[str, str] = field(default_factory=dict)  # that this user's shell has set beside
 
     @property
     def environment(self) -> dict[str, str]:
         """What the user's shell has set."""
         ours = {key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "MACHINE"))}
-        return ours | {
-            "MACHINEKIT_HOME": str(self.home),
-            "MACHINEKIT_CONTAINER_ENGINE": self.lab.socket,
-            "DOCKER_CONFIG": str(self.home / "docker-config"),
-            "SHELL": "/bin/bash",
-        }
+        return (
+            ours
+            | self.variables
+            | {
+                "MACHINEKIT_HOME": str(self.home),
+                "MACHINEKIT_CONTAINER_ENGINE": self.lab.socket,
+                "DOCKER_CONFIG": str(self.home / "docker-config"),
+                "SHELL": "/bin/bash",
+            }
+        )
 
     def __call__(self, *words: str, stdin: str = "") -> str:
         """Run it; the test fails with its output when it fails."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,13 @@ import pytest
 from machinekit import cloudinit, keys, ssh
 from machinekit.errors import UnreachableError
 from tests.clouds.calls import ask, b64, launch
-from tests.clouds.instances import Instances, real_instances
+from tests.clouds.instances import Instances
 from tests.e2e.lab import Lab
 
 WHO = "hostname; id -un; dockerd --version; systemctl show --property=UserspaceTimestampMonotonic"
 
 
-@pytest.fixture(scope="module")
-def instances(lab: Lab) -> Iterator[Instances]:
-    """The endpoint with its hosts."""
-    with real_instances(lab) as instances:
-        yield instances
+pytestmark = pytest.mark.clouds
 
 
 class Owner:
