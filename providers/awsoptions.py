@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from machinekit.errors import nearest
-from machinekit.provider import option
+from machinekit.provider import absolute, option
 
 from . import awsimages, awsplaces, firewall
 from .cloud import CloudOptions
@@ -30,6 +30,13 @@ def tagged(words: tuple[str, ...]) -> tuple[str, ...]:
 class AwsOptions(CloudOptions):
     """Which account and region, and the shape of the instance."""
 
+    user_data: str = option(
+        "file with user-data of your own, which is merged with ours",
+        default="",
+        aliases=("AWS_USERDATA",),
+        flags=("--amazonec2-userdata",),
+        check=absolute,
+    )
     region: str = option(
         "region",
         default="",

@@ -18,11 +18,12 @@ from machinekit.providers.aws import Aws
 from machinekit.providers.awsoptions import AwsOptions
 from machinekit.providers.cloud import Cloud
 
-from machinekit import cloudinit, drivers, keys
+from machinekit import cloudinit, converge, drivers, keys
 from machinekit.errors import DriverError, PreCheckError, UsageError
 from machinekit.machine import Birth, Machine, Resource, State
 from machinekit.provider import Driver
 from machinekit.spec import parse_options
+from tests.clouds.calls import ask, launch
 from tests.clouds.ec2 import Ec2
 from tests.clouds.sigv4 import KEY, SECRET
 from tests.conftest import Cli
@@ -118,8 +119,6 @@ def test_one_call_for_two_hundred_machines(account: Ec2, bound: Bound) -> None:
 
 def _launched(account: Ec2, machine: Machine) -> None:
     """An instance with the marks of a machine."""
-    from tests.clouds.calls import launch
-
     tags = {"machinekit.uid": machine.uid, "machinekit.name": machine.name, "machinekit.store": machine.store}
     words = {"TagSpecification.1.ResourceType": "instance"}
     for number, (key, value) in enumerate(tags.items(), 1):
@@ -372,6 +371,35 @@ def test_the_command_line(account: Ec2, cli: Cli) -> None:
     assert (result.code, account.leftovers()) == (3, [])
     assert "no capacity" in result.err
     assert cli("ls", "-q").out == ""
+
+
+@pytest.fixture
+def short(environment: pytest.MonkeyPatch) -> None:
+    """A create ends when the instance has an address: there is no host behind it."""
+    environment.setattr(converge, "steps", lambda work: (converge.find_address,))
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("name", ["a" * 63, "web.example.com", "x"])
+def test_any_name_of_a_machine_will_do(account: Ec2, cli: Cli, name: str) -> None:
+    assert cli("create", "-d", "aws", "--aws-allow", "::1", name).code == 0
+    assert cli("status", name).out == "Running\n"
+    assert cli("rm", "-y", name).code == 0
+    assert account.leftovers() == []
+
+
+@pytest.mark.usefixtures("short")
+def test_rm_of_what_is_gone_and_of_what_cannot_be_removed(account: Ec2, cli: Cli) -> None:
+    cli("create", "-d", "aws", "--aws-allow", "::1", "node1")
+    account.refuse("TerminateInstances", "UnauthorizedOperation")
+    result = cli("rm", "-y", "node1")
+    assert (result.code, cli("ls", "-q").out) == (1, "node1\n")
+    assert "node1: cannot remove the instance: UnauthorizedOperation" in result.err
+    (instance,) = account.state("instances")
+    ask(account.driver(), "TerminateInstances", {"InstanceId.1": instance["id"]})
+    assert cli("status", "node1").out == "Not Found\n"
+    assert cli("rm", "-y", "node1").code == 0
+    assert (account.leftovers(), cli("ls", "-q").out) == ([], "")
 
 
 # --- what goes wrong
