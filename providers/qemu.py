@@ -209,7 +209,7 @@ class Qemu(Driver[QemuOptions]):
         kind = "raw" if base.suffix == ".raw" else "qcow2"
         self._refuse_smaller(base, kind)
         command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", BASE, draft.name, self.options.disk]
-        result = programs.run(command, cwd=self.directory, environment=programs.environment(), umask=PRIVATE, long=True)
+        result = programs.run(command, cwd=self.directory, umask=PRIVATE, long=True)
         if result.returncode != 0:
             said = result.stderr.decode(errors="replace").strip()
             raise DriverError(f"qemu-img cannot make the disk: {said}", "check the disk's space")
@@ -230,11 +230,7 @@ class Qemu(Driver[QemuOptions]):
     def _launch(self, ports: dict[int, int]) -> str:
         """Start QEMU, which binds the ports itself (0: any free one) before it goes on; returns its complaint."""
         (self.directory / SERIAL).touch(mode=0o600)  # QEMU's umask is its own
-        # it runs on long after us, and tokens are none of its business
-        environment = programs.environment()
-        result = programs.run(
-            self._command(ports), cwd=self.directory, environment=environment, patience=60, stays=True
-        )
+        result = programs.run(self._command(ports), cwd=self.directory, patience=60, stays=True)
         with suppress(FileNotFoundError):
             (self.directory / SOCKET).chmod(0o600)
         said = result.stderr.decode(errors="replace").strip()
