@@ -62,6 +62,11 @@ class Facts:
     originals: dict[str, str] = field(default_factory=dict)  # by machine uid, the oldest first
 
     @property
+    def settings_before(self) -> str:
+        """daemon.json, but as it was before a change that was cut off, if there was one."""
+        return self.daemon_json_before or self.daemon_json
+
+    @property
     def system(self) -> str:
         """The system in words."""
         return f"{self.os_id or 'unknown'} {self.os_version}".strip()
@@ -117,7 +122,7 @@ def wanted_files(
     left settings that were taken back.
     """
     current = _settings(facts.daemon_json)
-    base = _settings(facts.originals.get(original) or facts.daemon_json_before or facts.daemon_json)
+    base = _settings(facts.originals.get(original) or facts.settings_before)
     wanted = daemon_settings(base, spec, driver=driver, listen=listen, unit_hosts=service.hosts(facts.exec_start))
     # a file that says the same in other words stays as its owner wrote it
     text = base64.b64decode(facts.daemon_json) if wanted == current else json.dumps(wanted, indent=2).encode() + b"\n"
@@ -144,7 +149,7 @@ def restored_files(spec: Spec, facts: Facts, uid: str, *, driver: str, listen: s
         raise EngineError(
             "another machine of machinekit was made of this server later", "remove that one first, with --restore"
         )
-    current, before = _settings(facts.daemon_json), _settings(facts.originals[uid])
+    current, before = _settings(facts.settings_before), _settings(facts.originals[uid])
     ours = daemon_settings(before, spec, driver=driver, listen=listen, unit_hosts=service.hosts(facts.exec_start))
     reverted = {key: _reverted(value, ours.get(key), before.get(key)) for key, value in current.items()}
     wanted = {key: value for key, value in reverted.items() if value is not None}
@@ -185,21 +190,30 @@ def to_change(files: list[File], facts: Facts) -> list[File]:
     return [file for file in files if there.get(file.path) != _digest(file)]
 
 
+def to_put(files: list[File], facts: Facts) -> list[File]:
+    """The files to put in place: those that differ, or all of them to end a change that was cut off."""
+    return files if facts.pending == "yes" else to_change(files, facts)
+
+
 def configure_script(files: list[File], facts: Facts, uid: str, install: str = "", back: str = "") -> str:
     """The script that puts the files in place and restarts the engine, or puts everything back.
 
-    `install`, a script of `packages`, runs before the restart, and `back` when the engine does not come up after it.
+    The file with what was there before us, if it is among them, goes last. `install`, a script of `packages`, runs
+    before the restart, and `back` when the engine does not come up after it.
     """
-    before = _settings(facts.daemon_json)
+    before = _settings(facts.settings_before)
     after = next((json.loads(file.content or b"{}") for file in files if file.path == DAEMON_JSON), before)
     live_before, live_after = (settings.get("live-restore") is True for settings in (before, after))
+    original = ORIGINAL + uid
+    changed = [file for file in files if file.path != original]
     fixed = " and ".join(key for key in UNDERFOOT if before.get(key) != after.get(key))
     return "".join(map(static, ("engine/init.sh", "engine/files.sh", "engine/keep.sh"))) + render(
         "engine/configure.sh.j2",
-        files=files,
+        files=changed,
+        restores=len(changed) < len(files),
         managed=[CA, CERT, KEY, DAEMON_JSON, service.DROP_IN, service.CONF_D],
         settings=DAEMON_JSON,
-        original=ORIGINAL + uid,
+        original=original,
         kept_before=_live_restore(before, True),
         kept_after=_live_restore(after, True),
         released_before=_live_restore(before, live_before),
