@@ -18,7 +18,7 @@ from tests.servers import FakeHost, Proxy, Server, engine
 NEW, OLD, OLDER = "20.10.26+dfsg1-1", "20.10.25+dfsg1-1", "20.10.24+dfsg1-1"
 
 
-def adopt(store: Store, told: Told, host: FakeHost, port: int = 0, **spec: Any) -> None:
+def adopt(store: Store, told: Told, host: FakeHost, port: int = 0, /, **spec: Any) -> None:
     host.offers = [NEW, OLD, OLDER]
     options = adopting(host, ssh_port=port or host.port)
     create(store, "node1", driver="generic", options=options, spec=Spec(**spec), progress=told)
@@ -95,7 +95,7 @@ def test_a_host_that_reboots_in_the_middle(store: Store, told: Told, host: FakeH
         adopt(store, told, host, link.port)
         host.before_exec = begin
         if broken:
-            with pytest.raises(EngineError, match="it runs 20.10.25 .* again"):
+            with pytest.raises(EngineError, match=r"it runs 20\.10\.25 .* again"):
                 upgrade(store, "node1", told)
         else:
             assert upgrade(store, "node1", told) == ["engine upgraded from 20.10.25 to 20.10.26"]
