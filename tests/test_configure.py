@@ -33,6 +33,8 @@ exec {real} "$@"
 SYSTEMCTL = """#!/bin/sh
 case $* in
   is-active*) [ -e {root}/active ] ;;
+  reset-failed*) rm -f {root}/failed ;;
+  start*) [ ! -e {root}/failed ] && : >{root}/active ;;
   restart*) rm -f {root}/active; [ ! -e {root}/broken ] && : >{root}/active ;;
   stop*) rm -f {root}/active ;;
 esac
@@ -150,6 +152,13 @@ def test_there_and_back(server: Server) -> None:
     assert settings["labels"] == ["provider=fake", "a=b"]
     assert restore(server).returncode == 0
     assert server.tree() == first
+
+
+def test_an_engine_that_failed_too_often_starts_again(server: Server) -> None:
+    (server.root / "active").unlink()
+    (server.root / "failed").touch()
+    assert server.run(engine.start_script()).returncode == 0
+    assert (server.root / "active").exists()
 
 
 def test_an_engine_that_does_not_start_with_new_settings(server: Server) -> None:
