@@ -26,6 +26,7 @@ LISTS = {
 # ... and the ones that take a map of name=value
 MAPS = {"log-opt": "log-opts"}
 SOCKET = "unix:///var/run/docker.sock"
+FILE = "/etc/docker/daemon.json"
 MEND = "mend it there, or its option"
 
 
@@ -34,11 +35,9 @@ def read(encoded: str) -> dict[str, Any]:
     try:
         settings = json.loads(base64.b64decode(encoded) or b"{}")
     except (ValueError, RecursionError) as error:
-        raise EngineError(
-            f"/etc/docker/daemon.json on the host is not valid JSON: {error}", "mend it by hand"
-        ) from None
+        raise EngineError(f"{FILE} on the host is not valid JSON: {error}", "mend it by hand") from None
     if not isinstance(settings, dict):
-        raise EngineError("/etc/docker/daemon.json on the host is not a JSON object", "mend it by hand")
+        raise EngineError(f"{FILE} on the host is not a JSON object", "mend it by hand")
     return settings
 
 
@@ -91,14 +90,14 @@ def _extend(settings: dict[str, Any], key: str, values: Any) -> None:
 def _list(settings: dict[str, Any], key: str) -> list[str]:
     values = settings.get(key) or []
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise EngineError(f'"{key}" must be a list of texts in /etc/docker/daemon.json, not {values!r}', MEND)
+        raise EngineError(f'"{key}" must be a list of texts in {FILE}, not {values!r}', MEND)
     return values
 
 
 def _map(settings: dict[str, Any], key: str) -> dict[str, Any]:
     values = settings.get(key) or {}
     if not isinstance(values, dict):
-        raise EngineError(f'"{key}" must be an object in /etc/docker/daemon.json, not {values!r}', MEND)
+        raise EngineError(f'"{key}" must be an object in {FILE}, not {values!r}', MEND)
     return values
 
 

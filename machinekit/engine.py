@@ -13,7 +13,7 @@ from machinekit.errors import EngineError
 from machinekit.render import render, static
 from machinekit.spec import Spec
 
-DAEMON_JSON = "/etc/docker/daemon.json"
+DAEMON_JSON = daemonjson.FILE
 ORIGINAL = "/etc/docker/daemon.json.before-"  # and the machine's uid: what was there before us
 CA = "/etc/docker/ca.pem"
 CERT = "/etc/docker/server.pem"
