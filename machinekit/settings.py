@@ -96,7 +96,7 @@ def _mirror(value: str) -> None:
         raise ValueError(f"{value!r}: a mirror's URL has neither ? nor #")
 
 
-def _install_url(value: str) -> str:
+def _address(value: str) -> str:
     if value:
         web_address(value)
     return value
@@ -159,7 +159,7 @@ Variables = Annotated[tuple[str, ...], _each(_variable)]
 HostNames = Annotated[tuple[str, ...], _each(_host_name)]
 InsecureRegistries = Annotated[tuple[str, ...], _each(_insecure_registry)]
 Mirrors = Annotated[tuple[str, ...], _each(_mirror)]
-InstallUrl = Annotated[str, AfterValidator(_install_url)]
+WebAddress = Annotated[str, AfterValidator(_address)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 File = Annotated[str, AfterValidator(absolute)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
