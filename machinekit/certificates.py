@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -84,17 +86,17 @@ def _authority(work: Work, clocks: keys.Clocks) -> Callable[[], keys.Pair]:
     if not _is_whole(work, CA, CA_KEY):
         _put(work, CA, CA_KEY, keys.authority(work.machine.name, clocks))
     elif keys.must_renew(work.read(CA), work.read(CA), clocks=clocks):
-        work.write(CA, keys.reissued(keys.Pair(work.read(CA), work.read(CA_KEY)), clocks).cert)
+        work.write(CA, keys.authority(work.machine.name, clocks, work.read(CA_KEY)).cert)
     return lambda: keys.Pair(work.read(CA), work.read(CA_KEY))
 
 
 def _take_over(work: Work) -> None:
     """Keep a copy of the foreign certificate; what is there already serves while the file cannot be read."""
     given, own = Path(work.spec.tls_ca_cert), work.directory / CA
-    if own.exists() and (not given.exists() or given.read_bytes() == own.read_bytes()):
+    if own.exists() and (not os.access(given, os.R_OK) or given.read_bytes() == work.read(CA)):
         return
     work.write(CA, _foreign(work.spec).cert)
-    (work.directory / CA_KEY).unlink(missing_ok=True)  # of our own CA, which signs nothing any more
+    work.delete(CA_KEY)  # of our own CA, which signs nothing any more
 
 
 def _foreign(spec: Spec) -> keys.Pair:
@@ -106,7 +108,7 @@ def _foreign(spec: Spec) -> keys.Pair:
         ) from None
     try:
         return keys.foreign_authority(cert, key)
-    except ValueError as error:
+    except keys.UNREADABLE as error:
         raise PreCheckError(
             f"the CA in {spec.tls_ca_cert} cannot be used: {error}", "see --tls-ca-cert and --tls-ca-key"
         ) from None
@@ -115,8 +117,9 @@ def _foreign(spec: Spec) -> keys.Pair:
 def _renew(
     work: Work, cert: str, key: str, issue: Callable[[], keys.Pair], *, clocks: keys.Clocks, names: Iterable[str] = ()
 ) -> bool:
-    if _is_whole(work, cert, key) and not keys.must_renew(work.read(cert), work.read(CA), names, clocks):
-        return False
+    with suppress(*keys.UNREADABLE):
+        if _is_whole(work, cert, key) and not keys.must_renew(work.read(cert), work.read(CA), names, clocks):
+            return False
     _put(work, cert, key, issue())
     return True
 
@@ -133,6 +136,6 @@ def _is_whole(work: Work, cert: str, key: str) -> bool:
 
 def _put(work: Work, cert: str, key: str, pair: keys.Pair) -> None:
     # without a certificate the pair is made anew, so a crash in between leaves none that does not match
-    (work.directory / cert).unlink(missing_ok=True)
+    work.delete(cert)
     work.write(key, pair.key)
     work.write(cert, pair.cert)

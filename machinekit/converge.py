@@ -244,10 +244,10 @@ def _listen(work: Work) -> str:
 
 def _put_in_place(work: Work, files: list[engine.File]) -> None:
     """Change what differs on the host and have the engine run with it."""
-    differing = engine.to_change(files, work.facts)
-    if differing or work.facts.pending == "yes":
-        lines = work.execute(engine.configure_script(differing, work.facts, work.machine.uid), CONFIGURE)
-        only = differing and {engine.CA, engine.CERT, engine.KEY}.issuperset(file.path for file in differing)
+    changed = engine.to_put(files, work.facts)
+    if changed:
+        lines = work.execute(engine.configure_script(changed, work.facts, work.machine.uid), CONFIGURE)
+        only = {engine.CA, engine.CERT, engine.KEY}.issuperset(file.path for file in changed)
         work.changed.append("certificates renewed" if only else "engine configured")
         if told := engine.containers_told(lines):
             work.note(told)

@@ -100,8 +100,7 @@ class _Transfer:
                 self.start_over()
                 if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
                     raise web.CutError("the server sent another part of the file than was asked for")
-            length = answer.headers.get("Content-Length")
-            total = self.size + int(length) if length else 0
+            total = self.size + answer.length if answer.length else 0
             with _told_of_space(self.target, total - self.size), self.target.open("ab") as file:
                 self._remember(answer.headers)
                 try:

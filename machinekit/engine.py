@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from machinekit import service
+from machinekit import daemonjson, service
 from machinekit.errors import EngineError
 from machinekit.render import render, static
 from machinekit.spec import Spec
 
-DAEMON_JSON = "/etc/docker/daemon.json"
+DAEMON_JSON = daemonjson.FILE
 ORIGINAL = "/etc/docker/daemon.json.before-"  # and the machine's uid: what was there before us
 CA = "/etc/docker/ca.pem"
 CERT = "/etc/docker/server.pem"
@@ -22,21 +21,6 @@ KEY = "/etc/docker/server-key.pem"
 
 # Settings that cannot be exchanged under running containers: where they and their network are.
 UNDERFOOT = ("bip", "bridge", "containerd", "data-root", "exec-root", "fixed-cidr", "storage-driver", "userns-remap")
-
-# dockerd flags whose key in daemon.json is another word, and takes a list.
-# https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file
-LISTS = {
-    "authorization-plugin": "authorization-plugins",
-    "dns": "dns",
-    "dns-opt": "dns-opts",
-    "dns-search": "dns-search",
-    "exec-opt": "exec-opts",
-    "insecure-registry": "insecure-registries",
-    "registry-mirror": "registry-mirrors",
-    "storage-opt": "storage-opts",
-}
-# ... and the ones that take a map of name=value
-MAPS = {"log-opt": "log-opts"}
 
 
 @dataclass
@@ -60,6 +44,11 @@ class Facts:
     files: dict[str, str] = field(default_factory=dict)
     free: dict[str, int] = field(default_factory=dict)  # MB by folder
     originals: dict[str, str] = field(default_factory=dict)  # by machine uid, the oldest first
+
+    @property
+    def settings_before(self) -> str:
+        """daemon.json, but as it was before a change that was cut off, if there was one."""
+        return self.daemon_json_before or self.daemon_json
 
     @property
     def system(self) -> str:
@@ -116,8 +105,8 @@ def wanted_files(
     our settings are merged with what was there before us, not with what is there now: an earlier try may have
     left settings that were taken back.
     """
-    current = _settings(facts.daemon_json)
-    base = _settings(facts.originals.get(original) or facts.daemon_json_before or facts.daemon_json)
+    current = daemonjson.read(facts.daemon_json)
+    base = daemonjson.read(facts.originals.get(original) or facts.settings_before)
     wanted = daemon_settings(base, spec, driver=driver, listen=listen, unit_hosts=service.hosts(facts.exec_start))
     # a file that says the same in other words stays as its owner wrote it
     text = base64.b64decode(facts.daemon_json) if wanted == current else json.dumps(wanted, indent=2).encode() + b"\n"
@@ -144,10 +133,9 @@ def restored_files(spec: Spec, facts: Facts, uid: str, *, driver: str, listen: s
         raise EngineError(
             "another machine of machinekit was made of this server later", "remove that one first, with --restore"
         )
-    current, before = _settings(facts.daemon_json), _settings(facts.originals[uid])
+    current, before = daemonjson.read(facts.settings_before), daemonjson.read(facts.originals[uid])
     ours = daemon_settings(before, spec, driver=driver, listen=listen, unit_hosts=service.hosts(facts.exec_start))
-    reverted = {key: _reverted(value, ours.get(key), before.get(key)) for key, value in current.items()}
-    wanted = {key: value for key, value in reverted.items() if value is not None}
+    wanted = daemonjson.without(current, ours, before)
     content = json.dumps(wanted, indent=2).encode() + b"\n"
     if wanted == before:
         content = base64.b64decode(facts.originals[uid])  # to the byte
@@ -164,7 +152,7 @@ def changes(files: list[File], facts: Facts) -> list[str]:
     lines = []
     for file in files:
         if file.path == DAEMON_JSON and facts.daemon_json:
-            current, wanted = _settings(facts.daemon_json), json.loads(file.content or b"{}")
+            current, wanted = daemonjson.read(facts.daemon_json), json.loads(file.content or b"{}")
             keys = ", ".join(key for key in wanted if wanted[key] != current.get(key))
             lines.append(f"{file.path}: {keys} (the rest stays, a copy is kept)")
         else:
@@ -185,21 +173,30 @@ def to_change(files: list[File], facts: Facts) -> list[File]:
     return [file for file in files if there.get(file.path) != _digest(file)]
 
 
+def to_put(files: list[File], facts: Facts) -> list[File]:
+    """The files to put in place: those that differ, or all of them to end a change that was cut off."""
+    return files if facts.pending == "yes" else to_change(files, facts)
+
+
 def configure_script(files: list[File], facts: Facts, uid: str, install: str = "", back: str = "") -> str:
     """The script that puts the files in place and restarts the engine, or puts everything back.
 
-    `install`, a script of `packages`, runs before the restart, and `back` when the engine does not come up after it.
+    The file with what was there before us, if it is among them, goes last. `install`, a script of `packages`, runs
+    before the restart, and `back` when the engine does not come up after it.
     """
-    before = _settings(facts.daemon_json)
+    before = daemonjson.read(facts.settings_before)
     after = next((json.loads(file.content or b"{}") for file in files if file.path == DAEMON_JSON), before)
     live_before, live_after = (settings.get("live-restore") is True for settings in (before, after))
+    original = ORIGINAL + uid
+    changed = [file for file in files if file.path != original]
     fixed = " and ".join(key for key in UNDERFOOT if before.get(key) != after.get(key))
     return "".join(map(static, ("engine/init.sh", "engine/files.sh", "engine/keep.sh"))) + render(
         "engine/configure.sh.j2",
-        files=files,
+        files=changed,
+        restores=len(changed) < len(files),
         managed=[CA, CERT, KEY, DAEMON_JSON, service.DROP_IN, service.CONF_D],
         settings=DAEMON_JSON,
-        original=ORIGINAL + uid,
+        original=original,
         kept_before=_live_restore(before, True),
         kept_after=_live_restore(after, True),
         released_before=_live_restore(before, live_before),
@@ -232,29 +229,8 @@ def daemon_settings(
     current: dict[str, Any], spec: Spec, *, driver: str, listen: str, unit_hosts: list[str]
 ) -> dict[str, Any]:
     """daemon.json: what is there, with our settings merged in."""
-    wanted = dict(current)
-    labels: list[str] = []
-    for pair in spec.opts:
-        name, _, value = pair.partition("=")
-        if name == "label":
-            labels.append(value)
-        elif name in LISTS:
-            _extend(wanted, LISTS[name], [value])
-        elif name in MAPS:
-            key, _, inner = value.partition("=")
-            wanted[MAPS[name]] = {**(wanted.get(MAPS[name]) or {}), key: inner}
-        else:
-            wanted[name] = _value(value)
-    if spec.storage_driver:
-        wanted["storage-driver"] = spec.storage_driver
-    _extend(wanted, "insecure-registries", spec.insecure_registries)
-    _extend(wanted, "registry-mirrors", spec.registry_mirrors)
-    labels = [*_list(wanted, "labels"), f"provider={driver}", *labels, *spec.labels]
-    wanted["labels"] = list({label.partition("=")[0]: label for label in labels}.values())  # the last one counts
-    wanted["hosts"] = [
-        *dict.fromkeys([*(_list(wanted, "hosts") or unit_hosts or ["unix:///var/run/docker.sock"]), listen])
-    ]
-    return wanted | {"tlsverify": True, "tlscacert": CA, "tlscert": CERT, "tlskey": KEY}
+    merged = daemonjson.merged(current, spec, driver=driver, listen=listen, unit_hosts=unit_hosts)
+    return merged | {"tlsverify": True, "tlscacert": CA, "tlscert": CERT, "tlskey": KEY}
 
 
 def _digest(file: File) -> str | None:
@@ -265,48 +241,5 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _reverted(current: Any, ours: Any, before: Any) -> Any:
-    """A setting with our part of it taken back; None when that leaves nothing."""
-    if current == ours:
-        return before
-    if isinstance(current, list) and isinstance(ours, list):
-        added = [value for value in ours if value not in (before or [])]
-        return [value for value in current if value not in added] or None
-    return current  # somebody has changed it since
-
-
 def _live_restore(settings: dict[str, Any], on: bool) -> str:
     return base64.b64encode(json.dumps(settings | {"live-restore": on}).encode()).decode()
-
-
-def _settings(encoded: str) -> dict[str, Any]:
-    try:
-        current = json.loads(base64.b64decode(encoded) or b"{}")
-    except (ValueError, binascii.Error) as error:
-        raise EngineError(f"{DAEMON_JSON} on the host is not valid JSON: {error}", "mend it by hand") from None
-    if not isinstance(current, dict):
-        raise EngineError(f"{DAEMON_JSON} on the host is not a JSON object", "mend it by hand")
-    return current
-
-
-def _extend(settings: dict[str, Any], key: str, values: Any) -> None:
-    if values:
-        settings[key] = [*dict.fromkeys([*_list(settings, key), *values])]
-
-
-def _list(settings: dict[str, Any], key: str) -> list[Any]:
-    values = settings.get(key) or []
-    if not isinstance(values, list):
-        raise EngineError(f'"{key}" must be a list in {DAEMON_JSON}, not {values!r}', "mend it there, or its option")
-    return values
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError):  # the latter for what nests too deep to be meant
-        return text
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON")  # Python's parser takes NaN, dockerd's does not

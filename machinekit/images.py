@@ -22,6 +22,7 @@ from machinekit.catalogue import CATALOGUE, Entry
 from machinekit.errors import DownloadError, PreCheckError, UntrustedError, UsageError
 from machinekit.imagestore import BUILT, DISK, DOWNLOAD, DRAFT, ImageStore, digest_of, size, stamp_of
 from machinekit.machine import Image
+from machinekit.settings import web_address
 
 DEFAULT = "debian-12"
 MIRROR = "MACHINEKIT_IMAGE_MIRROR"
@@ -124,7 +125,7 @@ class Images(ImageStore):
             if here and not again:
                 return self._used(here, say)
             entry = self.published[name]
-            where = catalogue.places(entry, os.environ.get(MIRROR, ""))
+            where = catalogue.places(entry, _mirror())
             say(f"pulling {name} from {web.host(where.image)}")
             digest = catalogue.digest(_checksums(entry, where), entry.file)
             if here and here.digest == digest:
@@ -230,11 +231,26 @@ def _is_url(wanted: str) -> bool:
 
 
 def _check_url(url: str, checksum: str) -> None:
-    if not re.match(r"https?://[^@]*$", url):
+    if not _is_web_address(url):
         raise UsageError(f"{url.rpartition('@')[2]} is no URL to pull from", "http or https, without a password in it")
     if not checksum:
         raise UsageError("an image from a URL needs its checksum", "sha256:..., as its publisher tells it")
     _check_digest(checksum)
+
+
+def _mirror() -> str:
+    mirror = os.environ.get(MIRROR, "")
+    if mirror and not _is_web_address(mirror):
+        raise UsageError(f"${MIRROR} is no URL to pull from", "http or https, without a password in it")
+    return mirror
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        web_address(url)
+    except ValueError:
+        return False
+    return url.isascii()
 
 
 def _check_digest(checksum: str) -> None:

@@ -12,11 +12,13 @@ import hashlib
 import json
 import math
 import re
+import shlex
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from machinekit import bootstrap, files, locks
 from machinekit.errors import LockedError, MachinekitError, UntrustedError, UsageError
@@ -49,11 +51,9 @@ class ImageStore:
         if not NAME.fullmatch(name):
             raise UsageError(f"{name!r} is not a name for an image", "such as debian-12")
         try:
-            about = json.loads((path / ABOUT).read_bytes())
+            about = _about(path)
         except FileNotFoundError:
             return None
-        except ValueError:
-            raise MachinekitError(f"{path / ABOUT} cannot be read", f"rm -r {path}") from None
         source, digest = about.get("source", BUILT), about.get("digest", "")
         return Image(name, kind, path, about["build"], about["created"], source, digest)
 
@@ -65,9 +65,9 @@ class ImageStore:
         """
         if not image.digest:
             return
-        about = json.loads((image.path / ABOUT).read_bytes())
+        about = _about(image.path)
         file = image.path / about["file"]
-        if file.exists() and stamp_of(file) == about["stamp"]:
+        if file.exists() and stamp_of(file) == about.get("stamp"):
             return
         if not file.exists() or digest_of(file, image.digest) != image.digest:
             raise UntrustedError(
@@ -169,6 +169,19 @@ def stamp_of(file: Path) -> list[int]:
     """What changes when somebody writes to a file or replaces it."""
     status = file.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _about(directory: Path) -> dict[str, Any]:
+    """What is known of an image; raises FileNotFoundError where there is none."""
+    try:
+        about = json.loads((directory / ABOUT).read_bytes())
+        texts = ("build", "created", *(("file",) if about.get("digest") else ()))
+        if not all(isinstance(about.get(key), str) for key in texts):
+            raise ValueError
+    except (ValueError, AttributeError):
+        hint = f"rm -r {shlex.quote(str(directory))}"
+        raise MachinekitError(f"{directory / ABOUT} cannot be read", hint) from None
+    return dict(about)
 
 
 def _write_about(directory: Path, about: dict[str, object]) -> None:

@@ -68,15 +68,10 @@ def ssh_public(private: bytes, comment: str) -> str:
     return f"{public.decode()} {comment}"
 
 
-def authority(name: str, clocks: Clocks | None = None) -> Pair:
-    """A new certificate authority for one machine."""
-    return _self_signed(_name(f"machinekit CA {name}"), ec.generate_private_key(ec.SECP256R1()), clocks)
-
-
-def reissued(ca: Pair, clocks: Clocks) -> Pair:
-    """An authority of ours with the same name and key and a new life; what it has issued stays valid."""
-    key = _issuer_key(ca.key)
-    return _self_signed(_first(ca.cert).subject, key, clocks)
+def authority(name: str, clocks: Clocks | None = None, key: bytes = b"") -> Pair:
+    """A new certificate authority for one machine; with the key of its last one, what that has issued stays valid."""
+    private = _issuer_key(key) if key else ec.generate_private_key(ec.SECP256R1())
+    return _self_signed(_name(f"machinekit CA {name}"), private, clocks)
 
 
 def foreign_authority(cert: bytes, key: bytes) -> Pair:
@@ -92,7 +87,7 @@ def foreign_authority(cert: bytes, key: bytes) -> Pair:
         private = _issuer_key(key)
     except TypeError:
         raise ValueError("the key is protected by a passphrase, which cannot be asked for at each renewal") from None
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise ValueError(f"the key cannot be used: {error}") from None
     if certificate.public_key() != private.public_key():
         raise ValueError("the key is not the one of the first certificate in the file")

@@ -61,7 +61,7 @@ def regenerate_certs(store: Store, name: str, progress: Progress, *, client: boo
                 f'the certificates of "{name}" are not ours to renew', "its engine was set up by others"
             )
         for file in (SERVER_CERT, CLIENT_CERT) if client else (SERVER_CERT,):
-            (work.directory / file).unlink(missing_ok=True)  # what is missing is issued anew
+            work.delete(file)  # what is missing is issued anew
         run(work, (converge.find_address, converge.wait_for_ssh, *converge.RENEWAL))
         return work.changed
 

@@ -175,7 +175,7 @@ def public_part(path: Path) -> bytes:
 def _read(path: Path, passphrase: str | None) -> Key:
     """The key; raises TypeError without a passphrase that it needs, ValueError for a wrong one."""
     try:
-        key: Key = paramiko.PKey.from_path(path, passphrase.encode() if passphrase is not None else None)  # type: ignore[arg-type]
+        key: Key = paramiko.PKey.from_path(path, os.fsencode(passphrase) if passphrase is not None else None)  # type: ignore[arg-type]
         return key
     except TypeError:
         raise

@@ -11,9 +11,11 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from machinekit.errors import DeadlineError
 
 NEEDED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL")
 _running: dict[subprocess.Popen[bytes], bool] = {}  # and whether it is a long one
@@ -25,24 +27,25 @@ def run(
     data: bytes = b"",
     patience: float | None = None,
     cwd: Path | None = None,
-    environment: dict[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
     umask: int = -1,
     long: bool = False,
     stays: bool = False,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run it to its end with `data` as its input; raises FileNotFoundError and subprocess.TimeoutExpired.
+    """Run it to its end with `data` as its input; raises FileNotFoundError, and DeadlineError after `patience` seconds.
 
-    A `long` one has no input, can be cut off, and is ended with us, even when we are killed. One that `stays` when its
-    command has ended, as a daemon does, holds no lock.
+    Without an `environment` it gets what every program is `given`. A `long` one has no input, can be cut off, and is
+    ended with us, even when we are killed. One that `stays` when its command has ended, as a daemon does, holds no
+    lock.
     """
-    command = [*_mortal(), *command] if long else command
+    words = [*_mortal(), *command] if long else command
     with subprocess.Popen(
-        command,
+        words,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,
-        env=environment,
+        env=given() if environment is None else environment,
         umask=umask,
         process_group=0,
         close_fds=stays,
@@ -50,6 +53,9 @@ def run(
         _running[process] = long
         try:
             out, err = process.communicate(data, timeout=patience)
+        except subprocess.TimeoutExpired:
+            _signal(process, signal.SIGKILL)
+            raise DeadlineError(f"{command[0]} did not end within {patience:g} s") from None
         except BaseException:
             _signal(process, signal.SIGKILL)
             raise
@@ -58,8 +64,8 @@ def run(
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def environment(*more: str) -> dict[str, str]:
-    """What a program needs of our environment: the tokens in it are none of its business."""
+def given(*more: str) -> dict[str, str]:
+    """What programs need of our environment: the tokens in it are none of their business."""
     return {name: os.environ[name] for name in (*NEEDED, *more) if name in os.environ}
 
 

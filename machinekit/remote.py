@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import select
 import socket
@@ -184,7 +185,8 @@ class Connection:
         while ROOT not in rest:
             if rest.endswith(PROMPT):
                 password = self._password(rest, wrong)
-                channel.sendall(f"{password}\n".encode())
+                with self._within(self._patience):
+                    channel.sendall(os.fsencode(password) + b"\n")
                 rest, wrong = rest.removesuffix(PROMPT), password
             with self._within(self._patience):
                 piece = channel.recv(PIECE)

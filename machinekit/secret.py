@@ -1,4 +1,7 @@
-"""Secrets that only a person knows: from a variable, from a command, or asked for, each once a process."""
+"""Secrets that only a person knows: from a variable, from a command, or asked for, each once a process.
+
+They are texts as os.environ has them: os.fsencode gives the bytes, whatever these are.
+"""
 
 from __future__ import annotations
 
@@ -57,4 +60,4 @@ def _known_to(source: Source, question: str) -> str | None:
     if result.returncode != 0 or not result.stdout.strip():
         said = result.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it says nothing"]
         raise LoginError(f"the command of {source.flag} gave no {question}: {said[0]}", "try it alone")
-    return result.stdout.decode().splitlines()[0]  # as `pass` has it: the secret is the first line
+    return os.fsdecode(result.stdout.splitlines()[0])  # as `pass` has it: the secret is the first line

@@ -91,14 +91,14 @@ def _insecure_registry(value: str) -> None:
 
 
 def _mirror(value: str) -> None:
-    _web_address(value)
+    web_address(value)
     if urlsplit(value).query or urlsplit(value).fragment:
         raise ValueError(f"{value!r}: a mirror's URL has neither ? nor #")
 
 
-def _install_url(value: str) -> str:
+def _address(value: str) -> str:
     if value:
-        _web_address(value)
+        web_address(value)
     return value
 
 
@@ -111,7 +111,7 @@ def _fingerprint(text: str) -> str:
 
 def _proxy(url: str) -> str:
     if url:
-        _web_address(url)
+        web_address(url)
         if urlsplit(url).path.strip("/") or urlsplit(url).query:
             raise ValueError(f"{url!r} is not of the form http://HOST:PORT")
     return url.rstrip("/")
@@ -126,7 +126,7 @@ def _separated(values: tuple[str, ...]) -> tuple[str, ...]:
     return hosts
 
 
-def _web_address(value: str) -> None:
+def web_address(value: str) -> None:
     """Raise ValueError unless it is an http or https URL without a password, which others would see."""
     try:
         url = urlsplit(value)
@@ -159,7 +159,7 @@ Variables = Annotated[tuple[str, ...], _each(_variable)]
 HostNames = Annotated[tuple[str, ...], _each(_host_name)]
 InsecureRegistries = Annotated[tuple[str, ...], _each(_insecure_registry)]
 Mirrors = Annotated[tuple[str, ...], _each(_mirror)]
-InstallUrl = Annotated[str, AfterValidator(_install_url)]
+WebAddress = Annotated[str, AfterValidator(_address)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 File = Annotated[str, AfterValidator(absolute)]
 Proxy = Annotated[str, AfterValidator(_proxy)]

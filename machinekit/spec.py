@@ -22,11 +22,11 @@ from machinekit.settings import (
     HostNames,
     Hosts,
     InsecureRegistries,
-    InstallUrl,
     Mirrors,
     Proxy,
     StorageDriver,
     Variables,
+    WebAddress,
 )
 from machinekit.store import NAME
 
@@ -50,16 +50,14 @@ class Spec(BaseModel):
         default="distro",
         description="where the engine comes from: distro, docker, script or none",
     )
-    install_url: InstallUrl = Field(default="", description="the script to install the engine with (--engine script)")
+    install_url: WebAddress = Field(default="", description="the script to install the engine with (--engine script)")
     version: str = Field(
         default="",
         pattern=r"^([0-9][0-9A-Za-z.:~+_-]*)?$",
         description="exact version, held against upgrades, such as 29.1.2 (--engine docker or distro)",
     )
-    repository: str = Field(
-        default="",
-        pattern=r"^(https?://[^\s'\"]+)?$",
-        description="base URL of a mirror of Docker's repository (--engine docker)",
+    repository: WebAddress = Field(
+        default="", description="base URL of a mirror of Docker's repository (--engine docker)"
     )
     key_fingerprint: Fingerprint = Field(
         default="", description="the fingerprint of the key that signs such a mirror, if not Docker's (--engine docker)"

@@ -256,6 +256,12 @@ class Store:
             draft.replace(path)
             sync(path.parent)
 
+    def delete(self, name: str, file: str) -> None:
+        """Delete one file of a machine; success when there is none."""
+        path = self.directory(name) / file
+        with reported(f"cannot delete {path}"):
+            path.unlink(missing_ok=True)
+
     def remove(self, name: str) -> None:
         """Forget a machine and every file of it."""
         with reported(f"cannot remove {self.directory(name)}"):

@@ -52,7 +52,7 @@ def _exchange(work: Work, to: str) -> None:
         work.note(f"no repository has {back} any more: there will be no way back to it")
     _remember(work, pinned)  # before anything is changed: after a crash, the same command or provision goes on
     try:
-        lines = _run(work, install, undo) if new != old else work.connected().run(install, patience=converge.INSTALL)
+        lines = _run(work, install, undo) if new != old else work.execute(install, converge.INSTALL)
         if BACK not in lines:
             work.changed.append(_done(old, new, pinned))
         converge.verify_engine(work)
@@ -87,7 +87,7 @@ def _undone(work: Work, undo: str, back: str) -> str:
 def _run(work: Work, install: str, undo: str = "") -> list[str]:
     """Install while running containers are kept, restart, and take it back with `undo` when the engine stays down."""
     script = engine.configure_script([], work.facts, work.machine.uid, install, undo)
-    lines = work.connected().run(script, patience=converge.INSTALL, heard=converge.waiting(work))
+    lines = work.execute(script, converge.INSTALL, heard=converge.waiting(work))
     if told := engine.containers_told(lines):
         work.note(told)
     return lines

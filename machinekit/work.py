@@ -87,6 +87,10 @@ class Work:
         """Put one file of the machine on disk."""
         self.store.write(self.machine.name, file, content)
 
+    def delete(self, file: str) -> None:
+        """Delete one file of the machine; success when there is none."""
+        self.store.delete(self.machine.name, file)
+
     def read(self, file: str) -> bytes:
         """One file of the machine; raises StoreError."""
         try:

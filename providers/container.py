@@ -6,7 +6,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from machinekit import locks, programs
-from machinekit.errors import DriverError, PreCheckError, nearest
+from machinekit.errors import DeadlineError, DriverError, PreCheckError, nearest
 from machinekit.machine import Birth, Image, Instance, Machine, Resource, State
 from machinekit.provider import Capabilities, Check, Driver, Level, Options, option
 
@@ -302,12 +301,11 @@ def _docker(engine: str, *words: str, data: bytes = b"", patience: float = PATIE
     """Run the docker client against this engine, whatever DOCKER_HOST or context the user's shell points to."""
     command = ["docker", "--host", engine, *words]
     try:
-        result = programs.run(
-            command, data=data, environment=programs.environment("DOCKER_CONFIG"), patience=patience, long=long
-        )
+        environment = programs.given("DOCKER_CONFIG")
+        result = programs.run(command, data=data, environment=environment, patience=patience, long=long)
     except FileNotFoundError:
         raise DriverError("the docker client is not installed", "apt-get install docker.io") from None
-    except subprocess.TimeoutExpired:
+    except DeadlineError:
         raise DriverError(f"docker {words[0]}: no answer within {patience:g} s", f"the engine is {engine}") from None
     if result.returncode != 0:
         said = result.stderr.decode(errors="replace").strip().removeprefix("Error response from daemon: ")

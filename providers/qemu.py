@@ -7,7 +7,6 @@ serial console's log, and the monitor's socket. The process is known by our uid 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import platform
 import re
@@ -21,25 +20,21 @@ from typing import Any, Literal
 
 from machinekit import programs
 from machinekit.errors import DeadlineError, DriverError, PreCheckError
-from machinekit.machine import Birth, Image, Instance, Machine, State
+from machinekit.machine import Birth, Instance, Machine, State
 from machinekit.provider import ENGINE_PORT, Capabilities, Check, Driver, Level, Options, absolute, option
 
-from . import memory, processes, publish, seed
+from . import disk, memory, processes, publish, seed
+from .disk import DISK, INITRD, KERNEL
 from .qmp import Monitor
 
 PROGRAM = "qemu-system-x86_64"
 PACKAGES = {PROGRAM: "qemu-system-x86", "qemu-img": "qemu-utils"}  # what is needed, and where Debian has it
 KVM = "join the group kvm, or switch virtualization on in the firmware or in the hypervisor above"
-DISK = "disk.qcow2"
-BASE = "base"  # what the disk is an overlay of
 SEED = "seed.iso"
 SERIAL = "serial.log"
 SOCKET = "qmp.sock"
-KERNEL = "vmlinuz"  # an image that has these two boots them directly, any other by its boot loader
-INITRD = "initrd.img"
 NAME_MARK = "machinekit-"
 STORE_MARK = "name=opt/machinekit.store,string="  # for us to find in the command line; the guest has no use for it
-PRIVATE = 0o077  # the umask of what writes into the machine's directory
 POWER_OFF = 180.0  # seconds for the system to shut down; an emulated one on a busy computer takes its time
 SIZE = r"^[1-9][0-9]*[MG]$"
 
@@ -107,12 +102,12 @@ class Qemu(Driver[QemuOptions]):
         """Make the disk and the seed where they are missing, then boot."""
         assert birth.image is not None  # noqa: S101 (capabilities ask for one)
         if not (self.directory / DISK).exists():
-            self._make_disk(birth.image)
+            disk.make(self.directory, birth.image, self.options.disk)
         if not (self.directory / SEED).exists():
             draft = self.directory / f".{SEED}.draft"
             draft.touch(mode=0o600)  # before the host key is in it
             draft.write_bytes(seed.image(birth.user_data, self.machine))
-            _keep(draft, self.directory / SEED)
+            disk.keep(draft, self.directory / SEED)
         self.start()
 
     def find(self) -> Instance | None:
@@ -171,7 +166,7 @@ class Qemu(Driver[QemuOptions]):
     def destroy(self) -> None:
         """End the process and delete its files."""
         self.kill()
-        for file in (DISK, BASE, SEED, SERIAL, SOCKET, KERNEL, INITRD):
+        for file in (*disk.FILES, SEED, SERIAL, SOCKET):
             (self.directory / file).unlink(missing_ok=True)
 
     @classmethod
@@ -197,44 +192,10 @@ class Qemu(Driver[QemuOptions]):
             found.append(Check(Level.OK, subject, "KVM can be used"))
         return found
 
-    def _make_disk(self, image: Image) -> None:
-        base = next((path for path in sorted(image.path.iterdir()) if path.name.startswith("disk.")), None)
-        if base is None:
-            raise DriverError(f"the image {image.name} has no disk", f"machinekit image build {image.name}")
-        # links of our own: the image may be built again or removed, and the machine's directory may move
-        for source, target in ((base, BASE), (image.path / INITRD, INITRD), (image.path / KERNEL, KERNEL)):
-            if source.exists():
-                _link(source, self.directory / target)
-        draft = self.directory / f".{DISK}.draft"
-        kind = "raw" if base.suffix == ".raw" else "qcow2"
-        self._refuse_smaller(base, kind)
-        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", BASE, draft.name, self.options.disk]
-        result = programs.run(command, cwd=self.directory, environment=programs.environment(), umask=PRIVATE, long=True)
-        if result.returncode != 0:
-            said = result.stderr.decode(errors="replace").strip()
-            raise DriverError(f"qemu-img cannot make the disk: {said}", "check the disk's space")
-        _keep(draft, self.directory / DISK)
-
-    def _refuse_smaller(self, base: Path, kind: str) -> None:
-        """A disk smaller than its image would lack the end of the file system."""
-        command = ["qemu-img", "info", "--output=json", "-f", kind, "--force-share", str(base)]
-        result = programs.run(command, long=True)
-        if result.returncode != 0:
-            said = result.stderr.decode(errors="replace").strip()
-            raise DriverError(f"qemu-img cannot read the image: {said}", "pull or build it again")
-        least, unit = json.loads(result.stdout)["virtual-size"], {"M": 20, "G": 30}
-        if int(self.options.disk[:-1]) << unit[self.options.disk[-1]] < least:
-            wanted = f"--qemu-disk {-(-least >> 30)}G or more"
-            raise DriverError(f"the image needs a disk of {least / (1 << 30):.1f}G, not {self.options.disk}", wanted)
-
     def _launch(self, ports: dict[int, int]) -> str:
         """Start QEMU, which binds the ports itself (0: any free one) before it goes on; returns its complaint."""
         (self.directory / SERIAL).touch(mode=0o600)  # QEMU's umask is its own
-        # it runs on long after us, and tokens are none of its business
-        environment = programs.environment()
-        result = programs.run(
-            self._command(ports), cwd=self.directory, environment=environment, patience=60, stays=True
-        )
+        result = programs.run(self._command(ports), cwd=self.directory, patience=60, stays=True)
         with suppress(FileNotFoundError):
             (self.directory / SOCKET).chmod(0o600)
         said = result.stderr.decode(errors="replace").strip()
@@ -285,30 +246,6 @@ def _no_kvm() -> str:
     if not re.search(r"^flags\s*:.*\b(vmx|svm)\b", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
         return "the processor shows neither vmx nor svm"
     return ""
-
-
-def _keep(draft: Path, target: Path) -> None:
-    """Rename a finished file into place; it is on the disk when this returns."""
-    _sync(draft)
-    draft.replace(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-
-
-def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
-    try:
-        target.hardlink_to(source)
-    except OSError:  # another file system
-        copied = programs.run(["cp", "--sparse=always", source, target], umask=PRIVATE, long=True)
-        if copied.returncode != 0:
-            said = copied.stderr.decode(errors="replace").strip()
-            raise DriverError(f"cannot copy the image: {said}", "check the disk's space") from None
 
 
 def _forward(text: str) -> str:

@@ -53,7 +53,7 @@ class Monitor:
 
     def _receive(self) -> dict[str, Any]:
         line = self._file.readline()
-        if not line:
+        if not line.endswith("\n"):
             raise ConnectionResetError("the monitor closed the connection")
         answer: dict[str, Any] = json.loads(line)
         return answer

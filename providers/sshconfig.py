@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from machinekit import programs
 from machinekit.errors import PreCheckError
 
 SSH_PORT = 22
+PATIENCE = 30.0  # seconds for OpenSSH to tell what it has read
 
 # ours come last, where the first word found counts: what nobody has set
 FILE = """Include "{home}/.ssh/config"
@@ -43,22 +45,15 @@ def settings(name: str, *, user: str = "", port: int = 0) -> Settings:
     """
     if not shutil.which("ssh"):
         return Settings(name, port or SSH_PORT, user or "root")
-    words = [
-        "ssh",
-        "-G",
-        "-T",
-        "-F",
-        "/dev/stdin",
-        *(["-l", user] if user else []),
-        *(["-p", str(port)] if port else []),
-    ]
-    text = FILE.format(home=Path.home())
-    result = subprocess.run([*words, "--", name], input=text, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        said = result.stderr.strip().splitlines() or ["it says nothing"]
-        raise PreCheckError(f"ssh refuses its configuration for {name}: {said[-1]}", f"try: ssh -G {name}")
+    given = [*(["-l", user] if user else []), *(["-p", str(port)] if port else [])]
+    code, said, complaint = _asked(
+        "ssh", "-G", "-T", "-F", "/dev/stdin", *given, "--", name, text=FILE.format(home=Path.home())
+    )
+    if code != 0:
+        why = complaint.strip().splitlines() or ["it says nothing"]
+        raise PreCheckError(f"ssh refuses its configuration for {name}: {why[-1]}", f"try: ssh -G {name}")
     found: dict[str, list[str]] = {}
-    for line in result.stdout.splitlines():
+    for line in said.splitlines():
         key, _, value = line.partition(" ")
         found.setdefault(key, []).append(value)
 
@@ -105,10 +100,16 @@ def known_fingerprints(settings: Settings) -> tuple[str, ...]:
     found = []
     for path in settings.known_hosts:
         if path.is_file() and shutil.which("ssh-keygen"):
-            words = ["ssh-keygen", "-l", "-F", name, "-f", str(path)]
-            result = subprocess.run(words, capture_output=True, text=True, check=False)
+            _, said, _ = _asked("ssh-keygen", "-l", "-F", name, "-f", str(path))
             # a line that names the place, and says CA or REVOKED of what is no host's key, is before each key
-            for place, key in zip(*[iter(result.stdout.splitlines())] * 2, strict=False):
+            for place, key in zip(*[iter(said.splitlines())] * 2, strict=False):
                 if not place.rstrip().endswith(("CA", "REVOKED")):
                     found += [word for word in key.split() if word.startswith("SHA256:")]
     return tuple(dict.fromkeys(found))
+
+
+def _asked(*words: str, text: str = "") -> tuple[int, str, str]:
+    """The exit code of a program of OpenSSH's, what it says and what it complains of, any of which may be no text."""
+    # a command of the user's (Match exec) may need their environment
+    result = programs.run(words, data=os.fsencode(text), patience=PATIENCE, environment=os.environ)
+    return result.returncode, result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace")

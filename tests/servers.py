@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import io
+import os
 import re
 import shlex
 import socket
@@ -364,7 +365,7 @@ def line_of(channel: paramiko.Channel) -> str:
     line = b""
     while not line.endswith(b"\n") and (byte := channel.recv(1)):
         line += byte
-    return line.decode().rstrip("\n")
+    return os.fsdecode(line).rstrip("\n")
 
 
 def refusing(text: str, code: int) -> Shell:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from machinekit.providers.none import NoneOptions
 
@@ -99,6 +100,13 @@ def nameless(directory: Path) -> None:
     (directory / SERVER_KEY).write_bytes(pair.key)
 
 
+def illegible(directory: Path) -> None:
+    """Its key is there to be read, and the names in it are not."""
+    content = ssl.PEM_cert_to_DER_cert((directory / CA).read_text())
+    text = ssl.DER_cert_to_PEM_cert(content.replace(b"CA node1", b"\xff" * 8))
+    (directory / CA).write_text(text)
+
+
 @pytest.mark.parametrize(
     ("harm", "text", "do"),
     [
@@ -108,6 +116,7 @@ def nameless(directory: Path) -> None:
         (lambda d: (d / SERVER_CERT).write_text("junk"), "server.pem: cannot be read, or server-key.pem", PROVISION),
         (lambda d: (d / CLIENT_KEY).write_text("junk"), "cert.pem: cannot be read, or key.pem, or ca.pem: ", PROVISION),
         (lambda d: (d / CA).write_text("junk"), "ca.pem: cannot be read, or ca-key.pem", PROVISION),
+        (illegible, "ca.pem: not issued by ca.pem", PROVISION),
         (swapped, "server.pem: server-key.pem is another certificate's", PROVISION),
         (foreign, "server.pem: not issued by ca.pem", PROVISION),
         (nameless, "server.pem: not for 127.0.0.1, node1", PROVISION),
@@ -328,7 +337,9 @@ HARMS = st.tuples(
 
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of the files, when an example fails
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")  # that harm made a negative one
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@example(harms={CA: ("folder", 0, b""), CA_KEY: ("gone", 0, b"")})
 @given(harms=st.dictionaries(st.sampled_from(sorted(set(FILES) - {CA, CLIENT_KEY})) | st.just(CA), HARMS, max_size=2))
 def test_no_file_makes_the_doctor_fall_ill(
     store: Store, told: Told, server: FakeHost, whole: dict[str, bytes], harms: dict[str, tuple[str, float, bytes]]

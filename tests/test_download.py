@@ -17,6 +17,7 @@ from machinekit import web
 from machinekit.download import _told_of_space, amounts, large
 from machinekit.errors import DownloadError, MachinekitError, UntrustedError
 from tests.publisher import FILE, Publisher, disk
+from tests.servers import Server, saying
 
 CONTENT = disk()
 SIZE = len(CONTENT)
@@ -52,6 +53,13 @@ def test_a_file(publisher: Publisher, target: Path) -> None:
 
 def test_the_longer_digest_too(publisher: Publisher, target: Path) -> None:
     get(publisher, target, f"sha512:{hashlib.sha512(CONTENT).hexdigest()}")
+
+
+@pytest.mark.parametrize("length", ["", "Content-Length: many\r\n", "Content-Length: -1\r\n"])
+def test_a_length_that_is_not_told(direct: pytest.MonkeyPatch, target: Path, length: str) -> None:
+    with Server(saying(f"HTTP/1.1 200 OK\r\n{length}\r\n".encode() + CONTENT)) as server:
+        large(f"http://127.0.0.1:{server.port}/{FILE}", target, DIGEST, print)
+    assert target.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("validator", ["etag", "date", ""])

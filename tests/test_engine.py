@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machinekit import engine, packages, service
+from machinekit import daemonjson, engine, packages, service
 from machinekit.engine import Facts, File
 from machinekit.errors import EngineError
 from machinekit.spec import Spec
@@ -102,22 +102,25 @@ def test_settings_are_merged(current: dict[str, Any], spec: dict[str, Any], chan
 
 
 @pytest.mark.parametrize(
-    ("current", "spec", "key"),
+    ("current", "spec", "said"),
     [
-        ({"labels": "a=b"}, {}, "labels"),
-        ({"hosts": "fd://"}, {}, "hosts"),
-        ({"dns": 7}, {"opts": ["dns=1.1.1.1"]}, "dns"),
+        ({"labels": "a=b"}, {}, '"labels" must be a list of texts'),
+        ({"labels": [1]}, {}, '"labels" must be a list of texts'),
+        ({"hosts": "fd://"}, {}, '"hosts" must be a list of texts'),
+        ({"hosts": [{}]}, {}, '"hosts" must be a list of texts'),
+        ({"dns": 7}, {"opts": ["dns=1.1.1.1"]}, '"dns" must be a list of texts'),
+        ({"log-opts": ["a"]}, {"opts": ["log-opt=max-size=1m"]}, '"log-opts" must be an object'),
     ],
 )
-def test_a_setting_that_is_no_list_is_named(current: dict[str, Any], spec: dict[str, Any], key: str) -> None:
-    with pytest.raises(EngineError, match=f'"{key}" must be a list in /etc/docker/daemon.json'):
+def test_a_setting_of_the_wrong_kind_is_named(current: dict[str, Any], spec: dict[str, Any], said: str) -> None:
+    with pytest.raises(EngineError, match=f"{said} in /etc/docker/daemon.json"):
         merged(current, Spec(**spec))
 
 
 NAMES = st.sampled_from(["a", "b", "provider", "x.y"])
 PAIR = st.builds("{}={}".format, NAMES, st.text(max_size=6))
 OPTION = st.one_of(
-    st.builds("{}={}".format, st.sampled_from([*engine.LISTS, "label", "log-opt"]), PAIR),
+    st.builds("{}={}".format, st.sampled_from([*daemonjson.LISTS, "label", "log-opt"]), PAIR),
     st.builds(
         "{}={}".format, st.sampled_from(["debug", "log-level", "mtu"]), st.sampled_from(["1", "true", "x", "{}"])
     ),

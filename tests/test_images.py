@@ -260,6 +260,25 @@ def test_a_mirror(library: Images, publisher: Publisher, signer: Signer, monkeyp
     assert "a mirror cannot vouch" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"build": 1, "created": ""}', '{"build": "", "created": "", "digest": "d"}']
+)
+def test_an_image_that_is_not_known_any_more(library: Images, text: str) -> None:
+    path = library.directory / "disk" / "debian-12"
+    path.mkdir(parents=True)
+    (path / ABOUT).write_text(text)
+    with pytest.raises(MachinekitError, match=r"image\.json cannot be read") as caught:
+        library.all()
+    assert caught.value.hint == f"rm -r {path}"
+
+
+@pytest.mark.parametrize("mirror", ["mirror.test", "http://[::1", "file:///srv", "http://me:secret@mirror.test"])
+def test_a_mirror_that_is_none(shop: Images, monkeypatch: pytest.MonkeyPatch, mirror: str) -> None:
+    monkeypatch.setenv(MIRROR, mirror)
+    with pytest.raises(UsageError, match=r"^\$MACHINEKIT_IMAGE_MIRROR is no URL to pull from$"):
+        shop.pull(NAME, print)
+
+
 def test_a_cut_download_is_gone_on_with(shop: Images, publisher: Publisher) -> None:
     publisher.cuts = [100_000, *[0] * web.TRIES]
     with pytest.raises(DownloadError, match="ended after"):
@@ -468,6 +487,9 @@ def test_an_image_by_url(library: Images, publisher: Publisher) -> None:
         ("https://a.example/disk", "0" * 63, UsageError, "is no checksum"),
         ("https://a.example/disk", "sha512:" + "0" * 64, UsageError, "is no checksum"),
         ("ftp://a.example/disk", "0" * 64, UsageError, "is no URL to pull from"),
+        ("http://[::1/disk", "0" * 64, UsageError, "is no URL to pull from"),
+        ("http://a.example:99999/disk", "0" * 64, UsageError, "is no URL to pull from"),
+        ("http://a.example/caf\xe9", "0" * 64, UsageError, "is no URL to pull from"),
         ("https://me:secret@a.example/disk", "0" * 64, UsageError, "^a.example/disk is no URL to pull from"),
         ("/nowhere/disk", "", PreCheckError, "cannot read /nowhere/disk: No such file"),
         ("/etc", "", PreCheckError, "cannot read /etc: Is a directory"),

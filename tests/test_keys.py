@@ -121,7 +121,7 @@ def test_a_certificate_of_another_authority_must_be_renewed(ca: keys.Pair) -> No
 @pytest.mark.parametrize("days", [(-1 / 24, 0), (0, 1 / 24), (-365, 0), (0, 365)])
 def test_a_certificate_is_valid_by_each_of_the_clocks(ca: keys.Pair, days: tuple[float, float]) -> None:
     judges = clocks(*days)
-    one = keys.reissued(ca, judges)
+    one = keys.authority("node1", judges, ca.key)
     certificate = loaded(keys.server(one, NAMES, judges))
     for issued in (loaded(one), certificate):
         assert issued.not_valid_before_utc <= judges.earliest
@@ -138,7 +138,7 @@ def test_what_is_not_valid_yet_must_be_renewed(ca: keys.Pair) -> None:
 
 def test_a_reissued_authority_vouches_for_what_it_has_issued(ca: keys.Pair, tmp_path: Path) -> None:
     server = keys.server(ca, NAMES)
-    again = keys.reissued(ca, clocks(0))
+    again = keys.authority("node1", clocks(0), ca.key)
     assert loaded(again).serial_number != loaded(ca).serial_number
     assert verified_by_openssl(tmp_path, again.cert, server.cert) == "server.pem: OK\n"
 
@@ -208,11 +208,14 @@ def test_an_authority_that_cannot_issue_is_refused(tmp_path: Path, ca: keys.Pair
     bundle, key = made_by_openssl(tmp_path)
     leaf = keys.server(keys.Pair(bundle, key), NAMES)
     outdated = keys.authority("x", clocks(-4000))
+    curve = ["openssl", "ecparam", "-name", "secp112r1", "-genkey", "-noout"]
+    odd = subprocess.run(curve, capture_output=True, check=True)
     protected = tmp_path / "protected"
     protected.mkdir()
     for cert, its_key, said in (
         (b"no PEM", key, "is not PEM"),
         (bundle, b"no PEM", "the key cannot be used"),
+        (bundle, odd.stdout, "the key cannot be used: Curve"),
         (bundle, ca.key, "not the one of the first certificate"),
         (leaf.cert, leaf.key, "is not the certificate of an authority"),
         (outdated.cert, outdated.key, "is valid from"),

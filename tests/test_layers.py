@@ -22,7 +22,10 @@ LAYERS = (
         *("create", "lifecycle", "upgrade", "collect", "converge", "certificates"),
         *("doctor", "checkup", "gc", "hostkey", "images", "work"),
     ),
-    ("spec", "settings", "engine", "packages", "service", "keys", "client", "render", "cloudinit", "catalogue"),
+    (
+        *("spec", "settings", "engine", "daemonjson", "packages", "service"),
+        *("keys", "client", "render", "cloudinit", "catalogue"),
+    ),
     (
         *(
             "drivers",

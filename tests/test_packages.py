@@ -220,6 +220,14 @@ STUB = """#!/bin/sh
 name=${0##*/}
 echo "$name $*" >>"$LOG"
 case "$name $*" in
+apt-get*" update")
+  if [ ! -e "$LOG.tried" ]; then
+    : >"$LOG.tried"
+    echo 'E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt)'
+    exit 100
+  fi
+  ;;
+*madison*) printf ' docker-ce | 5:28.0.1 | x\\n' ;;
 *repoquery*) printf '28.0.1-1.el9\\n\\n28.0.2-1.el9\\n' ;;
 *search*) printf 'S | Name | Type | Version | Arch\\n--+--\\n  | docker | package | 28.3.3_ce-1.1 | x86_64\\n' ;;
 *policy*) printf 'docker policy:\\n  28.3.3-r2:\\n    https://x.test\\n  28.3.3-r1:\\n    https://y.test\\n' ;;
@@ -260,6 +268,17 @@ def test_offers_where_the_system_cannot_be_had_here(
     asked, said = run_with_stubs(script, tmp_path, stubs)
     assert packages.parse_offers(said.splitlines()) == Offers(versions, candidate)
     assert not any("install" in line for line in asked), asked
+
+
+@pytest.mark.parametrize("source", ["distro", "docker"])
+def test_a_lock_that_apt_does_not_wait_for(tmp_path: Path, source: Any) -> None:
+    spec = Spec(engine=source, key_fingerprint=RPM if source == "docker" else "")
+    script = packages.offers_script(spec, Facts(os_id="debian")).replace("/etc/ssl/certs", "/etc")
+    script = script.replace("/etc/ca-certificates.crt", "/etc/os-release")
+    asked, said = run_with_stubs(script, tmp_path, "apt-get apt-cache dpkg gpg curl")
+    assert "machinekit:waiting=for the lock /var/lib/apt/lists/lock. It is held by process 7 (apt)" in said
+    assert sum(line.endswith("update") for line in asked) == 2
+    assert packages.parse_offers(said.splitlines()).versions == ("5:28.0.1",)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from machinekit.providers.processes import find, gone
 
 from machinekit import programs
+from machinekit.errors import DeadlineError
 
 
 def test_what_a_program_says() -> None:
@@ -30,11 +31,19 @@ def test_a_program_that_does_not_exist() -> None:
         programs.run(["no-such-program"])
 
 
+def test_tokens_stay_with_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "s3cret")
+    assert b"s3cret" not in programs.run(["env"]).stdout
+    assert (
+        programs.run(["sh", "-c", 'echo "$SOME_TOKEN"'], environment=programs.given("SOME_TOKEN")).stdout == b"s3cret\n"
+    )
+
+
 @pytest.mark.parametrize("long", [True, False])
 def test_a_program_that_does_not_answer_is_ended_with_all_that_it_started(tmp_path: Path, long: bool) -> None:
     never = tmp_path / "never"
     os.mkfifo(never)
-    with pytest.raises(subprocess.TimeoutExpired):
+    with pytest.raises(DeadlineError):
         programs.run(["sh", "-c", f"cat {never}; :"], patience=0.5, long=long)
     assert gone(str(never), patience=20)
 

@@ -214,6 +214,16 @@ def test_the_password_may_be_in_the_environment(tmp_path: Path, monkeypatch: pyt
         assert connection.run("echo in", patience=5) == ["in"]
 
 
+@pytest.mark.parametrize("command", ["printf 'caf\\351\\n'", ""])
+def test_a_password_need_not_be_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    password = os.fsdecode(b"caf\xe9")
+    if not command:
+        monkeypatch.setenv("BOBS", password)
+    access = Access(sudo=Source("BOBS", command, "--flag"))
+    with SshServer(sudo(password)) as server, closing(as_bob(server, tmp_path, access)) as connection:
+        assert connection.run("echo in", patience=5) == ["in"]
+
+
 def test_a_wrong_password_is_told_apart(tmp_path: Path) -> None:
     with SshServer(sudo("right")) as server:
         access = Access(sudo=Source("", "echo wrong", "--flag"))

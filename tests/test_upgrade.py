@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from machinekit.providers.generic import GenericOptions
 from machinekit.providers.none import NoneOptions
 
 from machinekit.create import create
@@ -13,17 +12,15 @@ from machinekit.errors import EngineError, MachinekitError, UsageError
 from machinekit.spec import Spec
 from machinekit.store import Store
 from machinekit.upgrade import upgrade
-from tests.conftest import Told
-from tests.servers import FakeHost, Server, engine
+from tests.conftest import Told, adopting
+from tests.servers import FakeHost, Proxy, Server, engine
 
 NEW, OLD, OLDER = "20.10.26+dfsg1-1", "20.10.25+dfsg1-1", "20.10.24+dfsg1-1"
 
 
-def adopt(store: Store, told: Told, host: FakeHost, **spec: Any) -> None:
+def adopt(store: Store, told: Told, host: FakeHost, port: int = 0, /, **spec: Any) -> None:
     host.offers = [NEW, OLD, OLDER]
-    options = GenericOptions(
-        "127.0.0.1", ssh_port=host.port, ssh_key=str(host.directory / "key"), engine_port=host.engine.port
-    )
+    options = adopting(host, ssh_port=port or host.port)
     create(store, "node1", driver="generic", options=options, spec=Spec(**spec), progress=told)
     if not spec:
         host.facts["package"] = f"docker.io {OLD}"
@@ -80,6 +77,30 @@ def test_an_upgrade_that_fails_earlier_is_taken_back_too(store: Store, told: Tol
     assert f"the upgrade to 20.10.26 ({NEW}) failed; the engine runs 20.10.25 ({OLD}) again" in caught.value.message
     assert f"packages_install docker.io={OLD}" in host.scripts[-1]
     assert f"docker.io={NEW}" not in host.scripts[-1]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+@pytest.mark.parametrize("broken", ["", NEW])
+def test_a_host_that_reboots_in_the_middle(store: Store, told: Told, host: FakeHost, at: int, broken: str) -> None:
+    """The connection is cut: by then nobody knows how far the script got, and it runs again."""
+    host.broken = broken
+    started = []
+
+    def begin() -> None:
+        started.append(len(host.scripts))
+        if len(started) == at:
+            link.cut()
+
+    with Proxy(host.port) as link:
+        adopt(store, told, host, link.port)
+        host.before_exec = begin
+        if broken:
+            with pytest.raises(EngineError, match=r"it runs 20\.10\.25 .* again"):
+                upgrade(store, "node1", told)
+        else:
+            assert upgrade(store, "node1", told) == ["engine upgraded from 20.10.25 to 20.10.26"]
+    assert host.facts["package"] == f"docker.io {OLD if broken else NEW}"
+    assert sum("waiting for the host to come back" in note for note in told.notes) == (1 if at <= len(started) else 0)
 
 
 def test_no_way_back_is_said_first(store: Store, told: Told, host: FakeHost) -> None:

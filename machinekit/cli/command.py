@@ -11,6 +11,7 @@ from machinekit.errors import MachinekitError, UsageError
 TYPE_CHECKING = False  # importing typing would cost a third of an interpreter start
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import IO
 
     from machinekit.store import Store
 
@@ -102,11 +103,11 @@ def known_names_of(args: argparse.Namespace) -> list[str]:
     return names
 
 
-def confirm(question: str) -> bool:
-    """Ask on the terminal; raises UsageError when there is none."""
+def confirm(question: str, stream: IO[str] | None = None) -> bool:
+    """Ask on the terminal, which `stream` leads to, stdout if none is given; raises UsageError when there is none."""
     if not sys.stdin.isatty():
         raise UsageError("this asks for confirmation and there is no terminal", "add -y")
-    print(f"{question} (y/n): ", end="", flush=True)
+    print(f"{question} (y/n): ", end="", flush=True, file=stream)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

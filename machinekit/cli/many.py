@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +36,7 @@ def each(
             said = verb(name, shown)
         except MachinekitError as error:
             return ended(name, error)
-        except (OSError, subprocess.SubprocessError) as error:
+        except OSError as error:
             return ended(name, unexpected(error))
         return ended(name, said)
 

@@ -6,8 +6,10 @@ import sys
 import termios
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import IO, TYPE_CHECKING, Any, Self, TextIO
 
 from machinekit.cli.command import confirm
 from machinekit.errors import UsageError
@@ -69,11 +71,13 @@ class PlainProgress:
 
     def confirm(self, machine: str, question: str) -> bool:
         """Ask, one machine at a time."""
-        return _asked(machine, question)
+        with _ASKING:
+            return _asked(machine, question, self._stream)
 
     def ask(self, question: str) -> str | None:
         """Ask on the terminal."""
-        return _typed(question)
+        with _ASKING:
+            return _typed(question)
 
 
 class LiveProgress:
@@ -134,26 +138,29 @@ class LiveProgress:
 
     def confirm(self, machine: str, question: str) -> bool:
         """Ask, with the spinners out of the way."""
-        self._progress.stop()
-        try:
-            return _asked(machine, question)
-        finally:
-            self._progress.start()
+        with self._paused():
+            return _asked(machine, question, self._progress.console.file)
 
     def ask(self, question: str) -> str | None:
         """Ask on the terminal, with the spinners out of the way."""
-        self._progress.stop()
-        try:
+        with self._paused():
             return _typed(question)
-        finally:
-            self._progress.start()
+
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        """No spinners until the question is answered, and the next machine's too."""
+        with _ASKING:
+            self._progress.stop()
+            try:
+                yield
+            finally:
+                self._progress.start()
 
 
-def _asked(machine: str, question: str) -> bool:
+def _asked(machine: str, question: str, stream: IO[str]) -> bool:
     if not sys.stdin.isatty():
         raise UsageError(f"{machine}: {question}", "add --yes to agree; there is no terminal to ask at")
-    with _ASKING:
-        return confirm(f"{machine}: {question}\nGo on?")
+    return confirm(f"{machine}: {question}\nGo on?", stream)
 
 
 def progress(stream: TextIO | None = None) -> PlainProgress | LiveProgress:
@@ -169,14 +176,13 @@ def _typed(question: str) -> str | None:
     import getpass
 
     global _echoing  # noqa: PLW0603 (there is one terminal)
-    with _ASKING:
-        _echoing = termios.tcgetattr(sys.stdin)
-        try:
-            return getpass.getpass(f"{question}: ") or None
-        except EOFError:
-            return None
-        finally:
-            _echoing = None
+    _echoing = termios.tcgetattr(sys.stdin)
+    try:
+        return getpass.getpass(f"{question}: ") or None
+    except EOFError:
+        return None
+    finally:
+        _echoing = None
 
 
 def _show_typing() -> None:

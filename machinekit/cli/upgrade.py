@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from machinekit.cli.command import Command, known_names_of, machine_argument, store_of
+from machinekit.errors import UsageError
 
 
 class Upgrade(Command):
@@ -23,11 +24,14 @@ class Upgrade(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """All machines in parallel."""
-        from machinekit import upgrade
+        from machinekit import packages, upgrade
         from machinekit.cli.many import each, told
-        from machinekit.spec import parse_spec
+        from machinekit.spec import engine_flag, parse_spec
 
         store, to = store_of(args), args.to
-        if to != "latest":
-            parse_spec({"version": to})
+        if to != packages.LATEST:
+            try:
+                parse_spec({"version": to})
+            except UsageError as error:
+                raise UsageError(error.message.replace(engine_flag("version"), "--to")) from None
         return each(store, known_names_of(args), lambda name, shown: told(upgrade.upgrade(store, name, shown, to=to)))

@@ -35,7 +35,6 @@ back_up() { # path
 }
 
 put_back() { # path
-  rm -f "$1.machinekit"
   if [ -e "$before$1" ]; then mv -f "$before$1" "$1"; fi
   if [ -e "$before$1.absent" ]; then rm -f "$1"; fi
 }

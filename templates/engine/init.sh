@@ -14,10 +14,11 @@ systemd)
   engine_enable() {
     if ! systemctl is-enabled --quiet docker.service; then systemctl enable --quiet docker.service; fi
   }
-  engine_start() { timeout 120 systemctl start docker.service; }
+  engine_forgive() { systemctl reset-failed docker.service docker.socket 2>/dev/null || true; } # StartLimitBurst=
+  engine_start() { engine_forgive && timeout 120 systemctl start docker.service; }
   engine_restart() {
     systemctl daemon-reload
-    systemctl reset-failed docker.service docker.socket 2>/dev/null || true
+    engine_forgive
     timeout 120 systemctl restart docker.service
   }
   engine_stop() { timeout 120 systemctl stop docker.service; }

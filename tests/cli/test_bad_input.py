@@ -268,6 +268,11 @@ USAGE = [
         "",
     ),
     (
+        "create -d fake --engine docker --engine-repository https://me:s3cret@x.test",
+        "--engine-repository: a URL with a user or a password in it would be seen by others",
+        "",
+    ),
+    (
         "create -d fake --engine docker --engine-key-fingerprint AB",
         "--engine-key-fingerprint: 'AB' is not the 40 hexadecimal digits of a key's fingerprint",
         "",
@@ -393,6 +398,13 @@ REFUSED = [
     ("active", 1, "no machine is active", 'eval "$(machinekit env NAME)"'),
     ("rm fake1", 2, "this asks for confirmation and there is no terminal", "add -y"),
     ("regenerate-certs fake1", 2, "this asks for confirmation and there is no terminal", "add -y"),
+    (
+        "upgrade --to 'x y' fake1",
+        2,
+        "--to: 'x y' is not a value it takes: exact version, held against upgrades, such as 29.1.2 "
+        "(--engine docker or distro)",
+        "",
+    ),
     ("image rm -y debian-12", 1, 'there is no disk image "debian-12"', "see machinekit image ls"),
     (
         "create -d fake --fake-size 2 --fake-spot fake1",

@@ -105,6 +105,16 @@ print("length", len(answer))
     os.close(theirs)
 
 
+def test_a_question_goes_where_the_progress_goes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`create --json` has its output for a program."""
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    stream = io.StringIO()
+    assert PlainProgress(stream).confirm("a", "This would change.")
+    assert (stream.getvalue(), capsys.readouterr().out) == ("a: This would change.\nGo on? (y/n): ", "")
+
+
 def test_without_a_terminal_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("hunter2\n"))
     assert PlainProgress(io.StringIO()).ask("password of bob") is None

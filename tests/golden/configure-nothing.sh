@@ -14,10 +14,11 @@ systemd)
   engine_enable() {
     if ! systemctl is-enabled --quiet docker.service; then systemctl enable --quiet docker.service; fi
   }
-  engine_start() { timeout 120 systemctl start docker.service; }
+  engine_forgive() { systemctl reset-failed docker.service docker.socket 2>/dev/null || true; } # StartLimitBurst=
+  engine_start() { engine_forgive && timeout 120 systemctl start docker.service; }
   engine_restart() {
     systemctl daemon-reload
-    systemctl reset-failed docker.service docker.socket 2>/dev/null || true
+    engine_forgive
     timeout 120 systemctl restart docker.service
   }
   engine_stop() { timeout 120 systemctl stop docker.service; }
@@ -97,7 +98,6 @@ back_up() { # path
 }
 
 put_back() { # path
-  rm -f "$1.machinekit"
   if [ -e "$before$1" ]; then mv -f "$before$1" "$1"; fi
   if [ -e "$before$1.absent" ]; then rm -f "$1"; fi
 }
@@ -152,6 +152,11 @@ restart() {
   engine_restart
 }
 
+clear_away() { # what we keep and write beside the files
+  rm -f /etc/docker/ca.pem.machinekit /etc/docker/server.pem.machinekit /etc/docker/server-key.pem.machinekit /etc/docker/daemon.json.machinekit /etc/systemd/system/docker.service.d/10-machinekit.conf.machinekit /etc/conf.d/docker.machinekit
+  rm -rf "$before"
+}
+
 undo() {
   set +e
   put_back /etc/docker/ca.pem
@@ -167,7 +172,7 @@ undo() {
     live_restore false eyJsaXZlLXJlc3RvcmUiOiBmYWxzZX0= || true
   fi
   put_back "$settings"
-  rm -rf "$before"
+  clear_away
   underway=''
   # the init system would try again by itself, so what was stopped must be stopped
   if [ -z "$had_engine" ]; then
@@ -196,8 +201,8 @@ trap leave EXIT
 if engine_active; then had_engine=yes; else had_engine=; fi
 original=/etc/docker/daemon.json.before-uid
 if [ ! -e "$original" ]; then
-  if [ -e "$settings" ]; then cp -p "$settings" "$original.draft"; else echo '{}' >"$original.draft"; fi
-  mv "$original.draft" "$original"
+  if [ -e "$settings" ]; then cp -p "$settings" "$before.draft"; else echo '{}' >"$before.draft"; fi
+  mv "$before.draft" "$original"
 fi
 underway=yes
 if [ -n "$had_engine" ] && ! keep_containers eyJsaXZlLXJlc3RvcmUiOiB0cnVlfQ== ''; then
@@ -223,5 +228,5 @@ if [ -n "$kept" ]; then
   live_restore false eyJsaXZlLXJlc3RvcmUiOiBmYWxzZX0= || true
   put_back "$settings"
 fi
-rm -rf "$before"
+clear_away
 tell_containers

@@ -42,22 +42,26 @@ export DEBIAN_FRONTEND=noninteractive
 apt="apt-get -q -y -o DPkg::Lock::Timeout=$patience -o Acquire::Retries=3"
 only=
 
-packages_ready() { # lists of today, and nothing left half done
+packages_update() { # more options for apt
   said=$(mktemp)
   waited=0
-  while ! $apt update >"$said" 2>&1; do # its lock is the one that apt does not wait for by itself
+  while ! $apt "$@" update >"$said" 2>&1; do # its lock is the one that apt does not wait for by itself
     holder=$(sed -n 's/.*Could not get lock //p' "$said" | head -n 1)
     if [ -z "$holder" ] || [ "$waited" -ge "$patience" ]; then
       cat "$said"
       rm -f "$said"
       if [ -n "$holder" ]; then echo "apt is still locked after $patience s: $holder"; fi
-      exit 1
+      return 1
     fi
     if [ "$waited" = 0 ]; then waiting "for the lock $holder"; fi
     waited=$((waited + 1))
     sleep 1
   done
   rm -f "$said"
+}
+
+packages_ready() { # lists of today, and nothing left half done
+  packages_update || exit 1
   if [ -n "$(dpkg --audit)" ]; then # of an installation that was cut off
     dpkg --configure -a || $apt --fix-broken install --no-install-recommends
   fi
@@ -81,7 +85,7 @@ Signed-By: $draft/docker.asc
 END
   only="-o Dir::Etc::sourcelist=$draft/docker.sources -o Dir::Etc::sourceparts=-"
   # shellcheck disable=SC2086
-  if ! $apt $only -o APT::Get::List-Cleanup=0 -o Acquire::http::Timeout=10 update; then
+  if ! packages_update $only -o APT::Get::List-Cleanup=0 -o Acquire::http::Timeout=10; then
     echo "the repository $1 cannot be used for $suite (apt says why above)"
     exit 1
   fi

@@ -13,10 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from machinekit.providers import sshconfig
 from machinekit.providers.generic import Generic, GenericOptions
 
 from machinekit import keys, ssh
-from machinekit.errors import ConnectError, HostKeyError, LoginError, PreCheckError, UnreachableError, WrongAddressError
+from machinekit.errors import (
+    ConnectError,
+    DeadlineError,
+    HostKeyError,
+    LoginError,
+    PreCheckError,
+    UnreachableError,
+    WrongAddressError,
+)
 from machinekit.machine import Machine
 from machinekit.provider import Access
 from tests.servers import SshServer
@@ -65,6 +74,22 @@ def test_the_users_name_counts_when_it_is_configured(config: Path, environment: 
     config.write_text(f"Host mine\n  User {getpass.getuser()}\n")
     assert generic("mine").ssh_user == getpass.getuser()
     assert generic("other").ssh_user == "root"
+
+
+def test_ssh_config_need_not_be_text(config: Path) -> None:
+    config.write_bytes(b"# caf\xe9\nHost web\n  User caf\xe9\n")
+    assert generic("web").ssh_user == "caf\N{REPLACEMENT CHARACTER}"
+    key = f"[127.0.0.1]:2222 {keys.ssh_key('x')[1]}".encode()
+    (config.parent / "known_hosts").write_bytes(key + b" caf\xe9\n")
+    config.write_text(f"UserKnownHostsFile {config.parent}/known_hosts\n")
+    assert len(generic("127.0.0.1", ssh_port=2222).host_keys) == 1
+
+
+def test_ssh_config_may_not_take_for_ever(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sshconfig, "PATIENCE", 0.3)
+    config.write_text('Match exec "sleep 5"\n  User bob\n')
+    with pytest.raises(DeadlineError, match=r"ssh did not end within 0\.3 s"):
+        _ = generic("web").access
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::1", "fe80::1%eth0", "a.test"])

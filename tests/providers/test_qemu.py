@@ -15,7 +15,7 @@ from typing import Any
 
 import pycdlib
 import pytest
-from machinekit.providers import qemu, seed
+from machinekit.providers import disk, qemu, seed
 from machinekit.providers.qemu import Qemu, QemuOptions
 from machinekit.providers.qmp import Monitor
 
@@ -197,6 +197,12 @@ def test_a_process_that_hangs_is_an_error_and_can_be_killed(directory: Path, mon
     assert driver(directory).find() == Instance(State.STOPPED)
 
 
+def test_a_process_that_is_killed_while_its_monitor_speaks(directory: Path) -> None:
+    (directory / qemu.DISK).touch()
+    with marked_process(UID), Server(lambda connection: connection.sendall(b'{"QMP": {"ver'), bound(directory)):
+        assert driver(directory).find() == Instance(State.STARTING), "or ending; the next look tells"
+
+
 def test_stop_presses_the_button_and_waits_for_the_end(directory: Path, monitor: FakeMonitor) -> None:
     driver(directory).stop()
     assert monitor.said == ["qmp_capabilities", "system_powerdown"]
@@ -234,10 +240,10 @@ def test_a_disk_is_made_of_a_qcow2_and_never_smaller(directory: Path, tmp_path: 
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "disk.qcow2", "3G"], check=True)
     image = Image("mine", "disk", tmp_path, "b", "")
     with pytest.raises(DriverError, match=r"needs a disk of 3\.0G, not 2900M") as caught:
-        driver(directory, disk="2900M")._make_disk(image)
+        disk.make(directory, image, "2900M")
     assert caught.value.hint == "--qemu-disk 3G or more"
     assert not (directory / qemu.DISK).exists()
-    driver(directory, disk="5G")._make_disk(image)
+    disk.make(directory, image, "5G")
     command = ["qemu-img", "info", "--output=json", directory / qemu.DISK]
     about = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     assert (about["virtual-size"], about["backing-filename"], about["backing-filename-format"]) == (
