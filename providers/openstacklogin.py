@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -27,11 +28,12 @@ T = TypeVar("T")
 class Login:
     """An account in one region, by openstacksdk's configuration of it; all threads share its token."""
 
-    def __init__(self, region: Any) -> None:
+    def __init__(self, config: Any, region: str) -> None:
+        self._config = config
         self._region = region
-        self._session = region.get_session()
+        self._session = config.get_session()
         self._session.timeout = self._session.timeout or TIMEOUT
-        self.url: str = region.config["auth"].get("auth_url", "")
+        self.url: str = config.config["auth"].get("auth_url", "")
         self.verify: bool | str = self._session.verify
         self.certificate: Any = self._session.cert
 
@@ -47,12 +49,12 @@ class Login:
 
     def endpoint(self, service: str) -> str:
         """Where a service answers, as the configuration or else the catalog says."""
-        if fixed := self._region.get_endpoint(service):
+        if fixed := self._config.get_endpoint(service):
             return str(fixed)
-        where = {"service_type": service, "interface": self._region.get_interface(service)}
+        where = {"service_type": service, "interface": self._config.get_interface(service)}
         catalog = self._access.service_catalog
         there = {each["region"] for found in catalog.get_endpoints(**where).values() for each in found}
-        wanted = self._region.region_name or (there.pop() if len(there) == 1 else "")
+        wanted = self._region or (there.pop() if len(there) == 1 else "")
         if not wanted and there:
             raise PreCheckError(
                 f"which region? There are {', '.join(sorted(there))}", "name one with --openstack-region"
@@ -78,9 +80,10 @@ def find(cloud: str, region: str, auth_url: str, project: str) -> Login:
     """The login of this process for the account; raises PreCheckError where there are no credentials for it."""
     found = _configured(cloud, region, auth_url, project)
     config = {key: found.config.get(key) for key in ("auth", "auth_type", "interface", "verify", "cacert", "cert")}
-    key = json.dumps([config, found.region_name], sort_keys=True, default=str)
+    region = region or found.region_name or ""
+    key = json.dumps([config, region], sort_keys=True, default=str)
     with _finding:
-        return _logins.setdefault(key, Login(found))
+        return _logins.setdefault(key, Login(found, region))
 
 
 def account(cloud: str, region: str) -> dict[str, str]:
@@ -88,7 +91,7 @@ def account(cloud: str, region: str) -> dict[str, str]:
     found = _configured(cloud, region, "", "")
     auth = found.config["auth"]
     return {
-        "region": found.region_name or "",
+        "region": region or found.region_name or "",
         "auth_url": auth.get("auth_url", ""),
         "project": auth.get("project_id") or auth.get("project_name") or "",
     }
@@ -106,8 +109,8 @@ def _configured(cloud: str, region: str, auth_url: str, project: str) -> Any:
     except ImportError:
         raise PreCheckError("driver openstack needs openstacksdk", "pip install 'machinekit[openstack]'") from None
     loader = _found(OpenStackConfig)
-    one = functools.partial(loader.get_one, cloud=cloud or None, region_name=region or None)
-    auth = _found(functools.partial(one, validate=False)).config["auth"]
+    given = _one(loader, cloud, region, validate=False).config
+    auth = given | given["auth"]  # what is of the environment is not where it belongs yet
     theirs = {auth[key] for key in ("project_id", "project_name") if auth.get(key)}
     if auth_url and auth.get("auth_url") and _host(auth_url) != _host(auth["auth_url"]):
         raise PreCheckError(f"the credentials at hand are for {auth['auth_url']}, and not for {auth_url}", ADVICE)
@@ -116,10 +119,18 @@ def _configured(cloud: str, region: str, auth_url: str, project: str) -> Any:
     missing = {} if auth.get("auth_url") else {"auth_url": auth_url}
     if project and not theirs and not any(key.startswith("application_credential") for key in auth):
         missing["project_id" if AN_ID.fullmatch(project) else "project_name"] = project
-    found = _found(functools.partial(one, auth=missing))
+    found = _one(loader, cloud, region, auth=missing)
     if "password" in found.config["auth_type"] and not found.config["auth"].get("password"):
         raise PreCheckError("no credentials for OpenStack: there is no password", ADVICE)
     return found
+
+
+def _one(loader: Any, cloud: str, region: str, **more: Any) -> Any:
+    """The configuration of one region; of any where it names others only: what regions there are says the catalog."""
+    look = functools.partial(loader.get_one, cloud=cloud or None, **more)
+    with contextlib.suppress(PreCheckError):
+        return _found(functools.partial(look, region_name=region or None))
+    return _found(look)
 
 
 def _host(url: str) -> str:
