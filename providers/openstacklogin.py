@@ -141,11 +141,12 @@ def _found(look: Callable[[], T]) -> T:
     """What openstacksdk finds; raises PreCheckError with its reason."""
     from keystoneauth1.exceptions import ClientException
     from openstack.exceptions import ConfigException
+    from requests import RequestException  # a vendor's profile may be on the web
     from yaml import YAMLError
 
     try:
         return look()
-    except (ClientException, ConfigException, YAMLError) as error:
+    except (ClientException, ConfigException, RequestException, YAMLError) as error:
         reason = " ".join(str(error).split())
         raise PreCheckError(f"no credentials for OpenStack: {reason}", ADVICE) from None
 

@@ -123,6 +123,11 @@ class OpenStackServer:
         """Nothing in it; tokens go on."""
         self.account = Account(tokens=self.account.tokens)
 
+    def leftovers(self) -> list[Thing]:
+        """What a test has made and not removed."""
+        self.list_servers()
+        return self.account.leftovers()
+
     def environment(self) -> dict[str, str]:
         """The OS_* variables of the user."""
         return {

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tenacity
 from machinekit.providers import calls
-from machinekit.providers.cloud import Cloud
 from machinekit.providers.openstack import OpenStack
 
 from machinekit import cloudinit, drivers, keys
@@ -27,25 +25,6 @@ from tests.providers.contract import DriverContract, Make
 HERE = "203.0.113.7/32"
 GIVEN = {"image": "debian-12", "flavor": "m1.small", "allow": (HERE,)}
 Bound = Callable[..., Driver[Any]]
-
-
-@pytest.fixture(scope="session")
-def openstack_server() -> Iterator[OpenStackServer]:
-    """One for all tests of a worker."""
-    with OpenStackServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(openstack_server: OpenStackServer, environment: pytest.MonkeyPatch) -> OpenStackServer:
-    """A server with nothing in it, and credentials in the environment; waits are short."""
-    openstack_server.reset()
-    for name, value in openstack_server.environment().items():
-        environment.setenv(name, value)
-    environment.setattr(Cloud, "settle", 1.0)
-    environment.setattr(calls, "JITTER", tenacity.wait_none())
-    environment.setattr(calls, "PER_SECOND", 1000.0)
-    return openstack_server
 
 
 @pytest.fixture
