@@ -87,7 +87,7 @@ class Aws(Cloud[AwsOptions]):
 
     def prepare(self, birth: Birth) -> None:
         """A key pair, and a group that lets in who may."""
-        packed(birth.user_data, awslaunch.USER_DATA)  # or it is too long, and nothing needs to be made
+        packed(birth.user_data, awslaunch.USER_DATA, "EC2")  # or it is too long, and nothing needs to be made
         self._made(
             "make the key pair",
             "ImportKeyPair",
@@ -99,7 +99,7 @@ class Aws(Cloud[AwsOptions]):
 
     def order(self, birth: Birth, token: str) -> None:
         """Each type in each zone, spot before on demand, until there is capacity."""
-        data, refused = packed(birth.user_data, awslaunch.USER_DATA), []
+        data, refused = packed(birth.user_data, awslaunch.USER_DATA, "EC2"), []
         for number, offer in enumerate(self._offers()):
             request = awslaunch.request(
                 self.options, offer, key_pair=self.label, groups=self._use, tags=self._tags, data=data

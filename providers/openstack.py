@@ -89,7 +89,7 @@ class OpenStack(Cloud[OpenStackOptions]):
 
     def prepare(self, birth: Birth) -> None:
         """A key pair, a group that lets in who may, and a floating IP."""
-        packed(birth.user_data, openstackserver.USER_DATA)  # or it is too long, and nothing needs to be made
+        packed(birth.user_data, openstackserver.USER_DATA, "Nova")  # or it is too long, and nothing needs to be made
         key = " ".join([*birth.authorized_key.split()[:2], openstackserver.described(self.marks())])
         pair = {"name": self.plan(KEY_PAIR, self.label), "public_key": key}
         self._done("make the key pair", "compute", "POST", "/os-keypairs", {"keypair": pair})
@@ -108,7 +108,7 @@ class OpenStack(Cloud[OpenStackOptions]):
             key_pair=self.label,
             groups=self._use,
             marks=self.marks(),
-            data=packed(birth.user_data, openstackserver.USER_DATA),
+            data=packed(birth.user_data, openstackserver.USER_DATA, "Nova"),
         )
         self.api.call.once("make the server", self.api.driver.ask, "compute", "POST", "/servers", body)
 
