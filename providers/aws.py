@@ -16,6 +16,7 @@ from . import awsimages, awslaunch, awsplaces, firewall
 from .awsoptions import ALLOW, AwsOptions
 from .calls import TIMEOUT, CloudError, Kind
 from .cloud import Api, Cloud
+from .userdata import packed
 
 if TYPE_CHECKING:
     from libcloud.compute.base import Node
@@ -69,10 +70,7 @@ class Aws(Cloud[AwsOptions]):
 
     def remarks(self) -> list[str]:
         """Who gets in."""
-        allowed = ", ".join(self.choice.allowed)
-        if set(firewall.EVERYBODY) & set(self.choice.allowed):
-            return [f"SSH and the engine can be reached from everywhere ({allowed})"]
-        return [f"only {allowed} may reach it; {ALLOW} names others"] if allowed and not self.options.allow else []
+        return firewall.remarks(self.choice.allowed, self.options.allow, ALLOW)
 
     @classmethod
     def nodes(cls, api: Api, uid: str = "") -> list[Node]:
@@ -89,7 +87,7 @@ class Aws(Cloud[AwsOptions]):
 
     def prepare(self, birth: Birth) -> None:
         """A key pair, and a group that lets in who may."""
-        awslaunch.packed(birth.user_data)  # or it is too long, and nothing needs to be made
+        packed(birth.user_data, awslaunch.USER_DATA, "EC2")  # or it is too long, and nothing needs to be made
         self._made(
             "make the key pair",
             "ImportKeyPair",
@@ -101,7 +99,7 @@ class Aws(Cloud[AwsOptions]):
 
     def order(self, birth: Birth, token: str) -> None:
         """Each type in each zone, spot before on demand, until there is capacity."""
-        data, refused = awslaunch.packed(birth.user_data), []
+        data, refused = packed(birth.user_data, awslaunch.USER_DATA, "EC2"), []
         for number, offer in enumerate(self._offers()):
             request = awslaunch.request(
                 self.options, offer, key_pair=self.label, groups=self._use, tags=self._tags, data=data

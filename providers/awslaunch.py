@@ -6,12 +6,9 @@ https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html
 from __future__ import annotations
 
 import base64
-import gzip
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from machinekit.errors import PreCheckError
 
 from .awsimages import Ami
 from .awsoptions import AwsOptions
@@ -66,16 +63,6 @@ def tagged(tags: Mapping[str, str], *kinds: str) -> list[dict[str, Any]]:
     """The tags for each kind of thing that a request makes."""
     pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
     return [{"ResourceType": kind, "Tag": pairs} for kind in kinds]
-
-
-def packed(user_data: str) -> bytes:
-    """The user-data as EC2 takes it, packed when it must be: cloud-init unpacks it; raises PreCheckError."""
-    data = user_data.encode()
-    if len(data) > USER_DATA:
-        data = gzip.compress(data, mtime=0)
-    if len(data) > USER_DATA:
-        raise PreCheckError(f"the user-data has {len(data)} bytes, packed, and EC2 takes {USER_DATA}")
-    return data
 
 
 def ingress(allowed: Sequence[str], ports: Sequence[int]) -> list[dict[str, Any]]:

@@ -263,7 +263,7 @@ class Cloud(Driver[OptionsT]):
     @property
     def label(self) -> str:
         """A name for what is made beside the instance, which no other machine has."""
-        return f"machinekit-{self.machine.name}-{self.machine.uid[:8]}"
+        return labelled(self.marks())
 
     def until_listed(self, kind: str, look: Callable[[], list[T]]) -> list[T]:
         """What `look` finds; again and again while what was just asked for may not be listed yet."""
@@ -333,6 +333,11 @@ class Cloud(Driver[OptionsT]):
         except CloudError as error:
             hint = f"machinekit rm {self.machine.name} tries again"
             raise CloudError(error.kind, f"{refusal.message}; and then {error.message}", hint) from None
+
+
+def labelled(marks: Mapping[str, str]) -> str:
+    """The label of the machine with these marks."""
+    return f"machinekit-{marks['machinekit.name']}-{marks['machinekit.uid'][:8]}"
 
 
 def _alive(nodes: Sequence[Node]) -> list[Node]:

@@ -43,6 +43,14 @@ def caller(towards: str, flag: str) -> str:
             ) from None
 
 
+def remarks(allowed: tuple[str, ...], given: tuple[str, ...], flag: str) -> list[str]:
+    """What a person should know of who gets in, a line each; `given` are the networks that the `flag` named."""
+    told = ", ".join(allowed)
+    if set(EVERYBODY) & set(allowed):
+        return [f"SSH and the engine can be reached from everywhere ({told})"]
+    return [f"only {told} may reach it; {flag} names others"] if allowed and not given else []
+
+
 def _seen(flag: str) -> str:
     import requests
 

@@ -32,7 +32,7 @@ def test_an_unknown_driver(name: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         drivers.load(name)
     assert caught.value.message == said
-    assert "installed drivers: aws, container, generic, none, qemu" in caught.value.hint
+    assert "installed drivers: aws, container, generic, none, openstack, qemu" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tenacity
@@ -75,15 +75,21 @@ def account(ec2: Ec2, environment: pytest.MonkeyPatch) -> Ec2:
 class User:
     """Somebody with an account, a store, and the commands `create`, `rm` and `gc`."""
 
-    def __init__(self, endpoint: Ec2) -> None:
+    driver: ClassVar[str] = "aws"
+
+    def __init__(self, endpoint: Any) -> None:
         self.endpoint = endpoint
         self.home = Path(tempfile.mkdtemp(prefix="machinekit-clouds-"))
         self.store = Store(self.home / "store")
-        self.options = AwsOptions(region="us-east-1", endpoint=endpoint.url, allow=("203.0.113.7/32",))
+        self.options = self.chosen()
+
+    def chosen(self) -> Any:
+        """The driver's options."""
+        return AwsOptions(region="us-east-1", endpoint=self.endpoint.url, allow=("203.0.113.7/32",))
 
     def create(self) -> None:
         """It ends with one instance, or says why not."""
-        create(self.store, "a", driver="aws", options=self.options, spec=Spec(), progress=Told())
+        create(self.store, "a", driver=self.driver, options=self.options, spec=Spec(), progress=Told())
 
     def rm(self) -> None:
         """A machine that is not there is gone."""
@@ -92,7 +98,7 @@ class User:
 
     def gc(self) -> None:
         """Everything that is found is removed."""
-        for garbage in gc.find(self.store, [("aws", self.options)]).garbage:
+        for garbage in gc.find(self.store, [(self.driver, self.options)]).garbage:
             gc.remove(self.store, garbage)
 
     def lose_the_record(self) -> None:
@@ -146,13 +152,13 @@ def test_a_kill_at_each_call(user: User, verb: str, ending: str) -> None:
             user.check_one()
         if ending == "gc":
             user.lose_the_record()
-            _until_nothing(user)
+            until_nothing(user)
         user.rm()
         user.check_nothing()
     assert kill > 2 * 5, "it made that many calls"
 
 
-def _until_nothing(user: User) -> None:
+def until_nothing(user: User) -> None:
     """gc sees what is listed: an account may need a moment to list what was made."""
     time.sleep(UNLISTED)
     user.gc()

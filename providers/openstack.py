@@ -1,0 +1,247 @@
+"""A server of an OpenStack, in a security group of its own."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+from machinekit.errors import PreCheckError
+from machinekit.machine import Birth, Resource
+from machinekit.provider import ENGINE_PORT
+
+from . import firewall, openstacklogin, openstackplaces, openstackserver
+from .calls import HINTS, CloudError, Kind
+from .cloud import Api, Cloud, labelled
+from .openstackoptions import ALLOW, OpenStackOptions
+from .userdata import packed
+
+if TYPE_CHECKING:
+    from libcloud.compute.base import Node
+
+KEY_PAIR = "key pair"
+GROUP = "security group"
+FLOATING_IP = "floating IP"
+GROUPS = ("/security-groups", "security_groups")  # where Neutron has them, and under which key
+FLOATING_IPS = ("/floatingips", "floatingips")
+SSH_PORT = 22
+
+
+class OpenStack(Cloud[OpenStackOptions]):
+    """A server of an OpenStack."""
+
+    Options = OpenStackOptions
+    account_options: ClassVar[tuple[str, ...]] = ("cloud", "region", "auth_url", "project")
+    advice = openstacklogin.ADVICE
+
+    @classmethod
+    def connect(cls, options: Any) -> Any:
+        """One region of one project, with what OpenStack's own files and variables have."""
+        from .openstackapi import OpenStackApi
+
+        return OpenStackApi(openstacklogin.find(options.cloud, options.region, options.auth_url, options.project))
+
+    def survey(self) -> openstackserver.Choice:
+        """Image, flavor, networks and quota, each one call; groups and zones where they were asked for."""
+        options, api = self.options, self.api
+        image = openstackplaces.image(api, options.image)
+        flavor = openstackplaces.flavor(api, options.flavor, image, options.volume_size)
+        network, pool = openstackplaces.networks(api, options.network, options.floating_ip_pool)
+        groups = openstackplaces.groups(api, options.security_group)
+        zone = openstackplaces.zone(api, options.availability_zone)
+        server_group = openstackplaces.server_group(api, options.server_group)
+        openstackplaces.check_quota(api, flavor)
+        return openstackserver.Choice(
+            image=image["id"],
+            flavor=flavor["id"],
+            network=network["id"],
+            pool=pool["id"] if pool else "",
+            groups=groups,
+            allowed=() if groups else options.allow or (self._caller((pool or network)["id"]),),
+            zone=zone,
+            server_group=server_group,
+        )
+
+    def remarks(self) -> list[str]:
+        """Who gets in."""
+        return firewall.remarks(self.choice.allowed, self.options.allow, ALLOW)
+
+    @classmethod
+    def marks_on(cls, node: Node) -> Mapping[str, str]:
+        """Its metadata."""
+        marks: dict[str, str] = node.extra["metadata"]
+        return marks
+
+    def create(self, birth: Birth) -> None:
+        """Ask for the server, unless there is one, and wait until it is built: only then it can have a floating IP."""
+        super().create(birth)
+        node = self._built()
+        if str(node.state) == "error":
+            fault = (node.extra.get("fault") or {}).get("message") or "it tells no reason"
+            self.destroy()
+            refusal = CloudError(Kind.CAPACITY, f"the cloud could not build the server: {fault}")
+            self._withdraw(refusal)
+            raise PreCheckError(refusal.message, HINTS[refusal.kind])
+        if self.options.floating_ip_pool and not self.address(node):
+            self._attach(node)
+
+    def prepare(self, birth: Birth) -> None:
+        """A key pair, a group that lets in who may, and a floating IP."""
+        packed(birth.user_data, openstackserver.USER_DATA, "Nova")  # or it is too long, and nothing needs to be made
+        key = " ".join([*birth.authorized_key.split()[:2], openstackserver.described(self.marks())])
+        pair = {"name": self.plan(KEY_PAIR, self.label), "public_key": key}
+        self._done("make the key pair", "compute", "POST", "/os-keypairs", {"keypair": pair})
+        self._use = self.choice.groups or (self._made(GROUP, GROUPS, self._make_group),)
+        if not self.choice.groups:
+            self._open_group(self._use[0])
+        if self.choice.pool:
+            self._made(FLOATING_IP, FLOATING_IPS, self._make_floating_ip)
+
+    def order(self, birth: Birth, token: str) -> None:
+        """Ask once: there is no token that tells a second request from a repeated one."""
+        body = openstackserver.request(
+            self.options,
+            self.choice,
+            name=self.machine.name,
+            key_pair=self.label,
+            groups=self._use,
+            marks=self.marks(),
+            data=packed(birth.user_data, openstackserver.USER_DATA, "Nova"),
+        )
+        self.api.call.once("make the server", self.api.driver.ask, "compute", "POST", "/servers", body)
+
+    def address(self, node: Node) -> str:
+        """The floating one where one was asked for; else the one that the cloud prefers, or the first."""
+        addresses = [
+            (each.get("OS-EXT-IPS:type") == "floating", str(each["addr"]))
+            for network in node.extra["addresses"].values()
+            for each in network
+            if str(each["version"]) == self.options.ip_version
+        ]
+        if self.options.floating_ip_pool:
+            addresses = [each for each in addresses if each[0]]
+        preferred = node.extra.get("access_ip" if self.options.ip_version == "4" else "access_ipv6")
+        return str(preferred or max(addresses, default=(False, ""))[1])
+
+    def switch(self, verb: str, node: Node) -> None:
+        """Start or stop it. There is no way to cut the power: Nova does so itself when the system does not stop."""
+        resumed = {"paused": "unpause", "suspended": "resume"}
+        action = resumed.get(str(node.state), "os-start") if verb == "start" else "os-stop"
+        self.api.driver.act(node, action)
+
+    def release(self, resource: Resource) -> None:
+        """Remove the key pair, the group as soon as no server uses it, or the floating IP."""
+        if resource.kind == KEY_PAIR:
+            self._done("remove the key pair", "compute", "DELETE", f"/os-keypairs/{resource.name}")
+        path, key = {GROUP: GROUPS, FLOATING_IP: FLOATING_IPS}.get(resource.kind, ("", ""))
+        for found in self._ours(resource.kind, path, key) if path else []:
+            self._done(f"remove the {resource.kind}", "network", "DELETE", f"{path}/{found['id']}")
+
+    @classmethod
+    def beside(cls, api: Api) -> list[tuple[Mapping[str, str], Resource | None]]:
+        """Key pairs by their comments, security groups and floating IPs by their descriptions."""
+        pairs = api.call("list the key pairs", api.driver.all, "compute", "/os-keypairs", "keypairs")
+        found = [(KEY_PAIR, " ".join(pair["keypair"]["public_key"].split()[2:])) for pair in pairs]
+        for kind, (path, key) in ((GROUP, GROUPS), (FLOATING_IP, FLOATING_IPS)):
+            query = {"project_id": api.driver.login.project, "fields": "description"}
+            listed = api.call(f"list the {kind}s", api.driver.all, "network", path, key, **query)
+            found += [(kind, each["description"]) for each in listed]
+        marks = [(kind, openstackserver.marks_in(text)) for kind, text in found]
+        return [(each, Resource(kind, labelled(each))) for kind, each in marks if "machinekit.uid" in each]
+
+    def _made(self, kind: str, where: tuple[str, str], make: Callable[[], str]) -> str:
+        """The id of what an earlier attempt has made, or of what is made now: a name may be given twice there."""
+        begun = any(resource.kind == kind for resource in self.machine.resources)
+        found = self._ours(kind, *where) if begun else []
+        self.plan(kind, self.label)
+        if found:
+            return str(found[0]["id"])
+        try:
+            return make()
+        except CloudError as error:
+            if error.kind is not Kind.TRANSIENT:  # certainly not made
+                self.forget(Resource(kind, self.label))
+            raise
+
+    def _ours(self, kind: str, path: str, key: str) -> list[dict[str, Any]]:
+        """What carries our marks of what Neutron has."""
+        query = {"description": openstackserver.described(self.marks()), "fields": "id"}
+        look = self.api.driver.all
+        return self.until_listed(kind, lambda: self.api.call(f"find the {kind}", look, "network", path, key, **query))
+
+    def _make_group(self) -> str:
+        marks = openstackserver.described(self.marks())
+        return self._make(GROUP, GROUPS[0], "security_group", {"name": self.label, "description": marks})
+
+    def _make_floating_ip(self) -> str:
+        marks = openstackserver.described(self.marks())
+        wanted = {"floating_network_id": self.choice.pool, "description": marks}
+        return self._make(FLOATING_IP, FLOATING_IPS[0], "floatingip", wanted)
+
+    def _make(self, kind: str, path: str, key: str, wanted: dict[str, str]) -> str:
+        ask = self.api.driver.ask
+        return str(self.api.call.once(f"make the {kind}", ask, "network", "POST", path, {key: wanted})[key]["id"])
+
+    def _open_group(self, group: str) -> None:
+        """Add the rules; where some are there already Neutron takes none, and those that are missing are added."""
+        wanted = openstackserver.rules(group, self.choice.allowed, (SSH_PORT, ENGINE_PORT))
+        path, key, what = "/security-group-rules", "security_group_rules", "open the security group"
+        try:
+            self.api.call(what, self.api.driver.ask, "network", "POST", path, {key: wanted})
+        except CloudError as error:
+            if error.kind is not Kind.CONFLICT:
+                raise
+            there = self.api.call(what, self.api.driver.all, "network", path, key, security_group_id=group)
+            have = {(each["port_range_min"], each["remote_ip_prefix"]) for each in there}
+            for rule in wanted:
+                if (rule["port_range_min"], rule["remote_ip_prefix"]) not in have:
+                    self._done(what, "network", "POST", path, {"security_group_rule": rule})
+
+    def _built(self) -> Node:
+        """The server, when the cloud has built it or has failed to."""
+        if not (mine := self._mine()):
+            raise CloudError(Kind.TRANSIENT, "the server was asked for, and is not listed", HINTS[Kind.TRANSIENT])
+        node = mine[0]
+
+        def built() -> bool:
+            nonlocal node
+            node = self.api.call("look at the server", self.api.driver.node, node.id)
+            return str(node.state) != "pending"
+
+        if str(node.state) == "pending":
+            self._wait("built", built)
+        return node
+
+    def _attach(self, node: Node) -> None:
+        """Lead the floating IP to the server's port."""
+        query = {"device_id": node.id, "network_id": self.choice.network, "fields": "id"}
+        look, ask = self.api.driver.all, self.api.driver.ask
+        ports = self.until_listed(
+            FLOATING_IP, lambda: self.api.call("find the port", look, "network", "/ports", "ports", **query)
+        )
+        if not ports:
+            raise CloudError(Kind.TRANSIENT, "the server's port is not listed", HINTS[Kind.TRANSIENT])
+        address = self._made(FLOATING_IP, FLOATING_IPS, self._make_floating_ip)
+        port = {"floatingip": {"port_id": ports[0]["id"]}}
+        self.api.call("attach the floating IP", ask, "network", "PUT", f"{FLOATING_IPS[0]}/{address}", port)
+
+    def _done(self, what: str, service: str, method: str, path: str, body: Any = None) -> None:
+        """One call; what is there already is as good as made, what is gone as good as removed."""
+        call, fine = (self.api.call.freed, Kind.NOT_FOUND) if method == "DELETE" else (self.api.call, Kind.CONFLICT)
+        try:
+            call(what, self.api.driver.ask, service, method, path, body)
+        except CloudError as error:
+            if error.kind is not fine:
+                raise
+
+    def _caller(self, network: str) -> str:
+        """This computer's address as the machine's network sees it; where its range is a secret, as the API does."""
+        if cidr := openstackplaces.subnet(self.api, network, self.options.ip_version):
+            return firewall.caller(str(ipaddress.ip_network(cidr)[1]), ALLOW)
+        try:
+            endpoint = socket.gethostbyname(urlsplit(self.api.driver.login.url).hostname or "")
+        except OSError:
+            endpoint = ""
+        return firewall.caller("" if endpoint.startswith("127.") else endpoint, ALLOW)
