@@ -215,7 +215,7 @@ def _expected(work: Work) -> list[str]:
         return [RECORD, *((CA, CLIENT_CERT, CLIENT_KEY) if work.machine.tls else ())]
     authority = [CA] if work.spec.tls_ca_cert else [CA, CA_KEY]
     born = [SSH_KEY] if work.driver.capabilities.births else []
-    born += [HOST_KEY] if born and work.driver.carries_host_key and not work.driver.capabilities.exposed_birth else []
+    born += [HOST_KEY] if born and not work.driver.capabilities.exposed_birth and work.driver.carries_host_key else []
     return [RECORD, *authority, CLIENT_CERT, CLIENT_KEY, SERVER_CERT, SERVER_KEY, KNOWN_HOSTS, *born]
 
 

@@ -127,17 +127,17 @@ class Aws(Cloud[AwsOptions]):
     def release(self, resource: Resource) -> None:
         """Remove the key pair or the group, as soon as no instance uses it."""
         if resource.kind == KEY_PAIR:
-            self._removed("remove the key pair", "DeleteKeyPair", KeyName=resource.name)
+            self.removed("remove the key pair", self.api.driver.ask, "DeleteKeyPair", KeyName=resource.name)
         elif resource.kind == GROUP:
             for group in self.until_listed(GROUP, self._groups):
-                self._removed("remove the security group", "DeleteSecurityGroup", GroupId=group)
+                self.removed("remove the security group", self.api.driver.ask, "DeleteSecurityGroup", GroupId=group)
 
     @classmethod
-    def beside(cls, api: Api) -> list[tuple[Mapping[str, str], Resource | None]]:
+    def beside(cls, api: Api) -> list[tuple[Mapping[str, str], Resource]]:
         """Key pairs and security groups."""
         from .ec2 import filtered, items, tags, text
 
-        found: list[tuple[Mapping[str, str], Resource | None]] = []
+        found: list[tuple[Mapping[str, str], Resource]] = []
         for kind, action, path, name in (
             (KEY_PAIR, "DescribeKeyPairs", "keySet/item", "keyName"),
             (GROUP, "DescribeSecurityGroups", "securityGroupInfo/item", "groupName"),
@@ -204,14 +204,6 @@ class Aws(Cloud[AwsOptions]):
             if error.kind is not Kind.CONFLICT:
                 raise
             return None
-
-    def _removed(self, what: str, action: str, **params: Any) -> None:
-        """What is gone is as good as removed."""
-        try:
-            self.api.call.freed(what, self.api.driver.ask, action, **params)
-        except CloudError as error:
-            if error.kind is not Kind.NOT_FOUND:
-                raise
 
     def _caller(self, subnet: awsplaces.Subnet) -> str:
         towards = str(ipaddress.ip_network(subnet.cidr)[1]) if self._inside else ""

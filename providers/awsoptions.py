@@ -8,6 +8,7 @@ from machinekit.errors import nearest
 from machinekit.provider import absolute, option
 
 from . import awsimages, awsplaces, firewall
+from .calls import ENDPOINT
 from .cloud import CloudOptions
 
 ALLOW = "--aws-allow"
@@ -123,7 +124,7 @@ class AwsOptions(CloudOptions):
         default="",
         aliases=("AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
         flags=("--amazonec2-endpoint",),
-        pattern=r"^(https?://[^\s/]+/?)?$",
+        pattern=ENDPOINT,
     )
 
     def check(self) -> None:

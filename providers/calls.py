@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Set
 from enum import StrEnum
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import tenacity
 
@@ -23,6 +24,7 @@ ARRIVAL = 10.0  # ... while none arrives
 PER_SECOND = 10.0  # calls that an account gets from this process in the long run
 BURST = 30  # ... and at once
 JITTER = tenacity.wait_random_exponential(multiplier=0.5, max=20)  # before a call is repeated
+ENDPOINT = r"^(https?://[^\s/]+/?)?$"  # an option's pattern
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,7 +71,10 @@ TEXTS = (
         r"|OptInRequired|Blocked|AccessDenied|(?i:unauthorized|forbidden|not authorized|invalid credentials)",
     ),
     (Kind.NOT_FOUND, r"\.NotFound|NotFound\b|(?i:could not be found|does not exist)"),
-    (Kind.CONFLICT, r"Duplicate|DependencyViolation|InUse|IncorrectInstanceState|(?i:already exists|in use|conflict)"),
+    (
+        Kind.CONFLICT,
+        r"Duplicate|DependencyViolation|InUse|IncorrectInstanceState|(?i:already exists|in use|conflict|pending event)",
+    ),
     (Kind.TRANSIENT, r"InternalError|InternalFailure|ServiceUnavailable|^Unavailable"),
 )
 STATUSES = {
@@ -88,6 +93,22 @@ HINTS = {
     Kind.TRANSIENT: "run the same command again: it goes on from here",
 }
 PASSING = frozenset({Kind.THROTTLED, Kind.UNREACHABLE, Kind.TRANSIENT})
+
+
+def opened(provider: str, endpoint: str, *credentials: str, **arguments: Any) -> Any:
+    """libcloud's driver of an account; its calls have a timeout, and go to the endpoint where one is given."""
+    from libcloud.common.base import Connection
+    from libcloud.compute.providers import get_driver
+
+    driver = get_driver(provider)(*credentials, **arguments)
+    if isinstance(driver.connection, Connection):
+        driver.connection.timeout = TIMEOUT
+        if endpoint:
+            url = urlsplit(endpoint)
+            driver.connection.host, driver.connection.secure = url.hostname or "", url.scheme == "https"
+            driver.connection.port = url.port or (443 if url.scheme == "https" else 80)
+        driver.connection.connect()  # sends nothing yet; the constructor has done so with what it knew
+    return driver
 
 
 class Calls:
@@ -153,6 +174,8 @@ def classified(error: Exception) -> CloudError | None:
 
     if isinstance(error, CloudError):
         return error
+    if isinstance(error, NotImplementedError):
+        return CloudError(Kind.REFUSED, f"libcloud cannot do it there: {error}")
     if isinstance(error, requests.RequestException):
         return _without_answer(error)
     if isinstance(error, MalformedResponseError):  # a proxy's or a balancer's page

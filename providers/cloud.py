@@ -27,7 +27,7 @@ from .calls import PASSING, Calls, CloudError, Kind
 if TYPE_CHECKING:
     from libcloud.compute.base import Node
 
-INSTANCE = "instance"  # journalled when one is asked for, until it is listed
+INSTANCE = "instance"  # journalled, by the machine's uid, from the first time that one is asked for
 TRIES = 3  # how often one is asked for when no answer tells whether it was made
 POWER = 300.0  # seconds for an instance to be on, off or gone
 STATES = {
@@ -49,11 +49,17 @@ STATES = {
 T = TypeVar("T")
 
 
+def own_user_data(variables: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> Any:
+    """The option that every cloud has, with the further names that Docker Machine has for it."""
+    text = "file with user-data of your own, which is merged with ours"
+    return option(text, default="", aliases=variables, flags=flags, check=absolute)
+
+
 @dataclass
 class CloudOptions(Options):
     """What every cloud's driver has."""
 
-    user_data: str = option("file with user-data of your own, which is merged with ours", default="", check=absolute)
+    user_data: str = own_user_data()
 
 
 OptionsT = TypeVar("OptionsT", bound=CloudOptions)
@@ -144,11 +150,12 @@ class Cloud(Driver[OptionsT]):
         for _ in range(TRIES):
             if self.machine.resources and (mine := self._mine()):
                 for twin in mine[1:]:  # made by a request that nobody heard the answer of
-                    self.api.call("remove an instance", twin.destroy)
+                    self.removed("remove an instance", twin.destroy)
                 return
             try:
                 self.prepare(birth)
-                self.order(birth, self.plan(INSTANCE, uuid.uuid4().hex))
+                self.plan(INSTANCE, self.machine.uid)
+                self.order(birth, uuid.uuid4().hex)
             except CloudError as error:
                 if error.kind in PASSING - {Kind.TRANSIENT}:
                     raise
@@ -197,11 +204,7 @@ class Cloud(Driver[OptionsT]):
         """Remove every instance with our uid, and wait until none is listed."""
         mine = self._mine()
         for node in mine:
-            try:
-                self.api.call("remove the instance", node.destroy)
-            except CloudError as error:
-                if error.kind is not Kind.NOT_FOUND:
-                    raise
+            self.removed("remove the instance", node.destroy)
         if mine:
             self._wait("gone", lambda: not self._listed())
         for resource in [resource for resource in self.machine.resources if resource.kind == INSTANCE]:
@@ -226,18 +229,19 @@ class Cloud(Driver[OptionsT]):
         """Instances and what is beside them with our marks whose machine is not known."""
         api, found = cls._open(options), dict[str, Machine]()
         account = {field: getattr(options, field) for field in cls.account_options}
-        things = [(cls.marks_on(node), None) for node in _alive(cls.nodes(api))]
-        for marks, resource in [*things, *cls.beside(api)]:
+        marked = [cls.marks_on(node) for node in _alive(cls.nodes(api))]
+        instances = [(marks, Resource(INSTANCE, marks.get("machinekit.uid", ""))) for marks in marked]
+        for marks, resource in [*cls.beside(api), *instances]:
             uid, name, store = (marks.get(f"machinekit.{key}", "") for key in ("uid", "name", "store"))
             if not (uid and name and store):
                 continue  # somebody else's idea of our tags
             orphan = found.setdefault(uid, Machine(name, uid, cls.name(), store, created="", options=account))
-            if resource:
+            if resource not in orphan.resources:
                 orphan.resources.append(resource)
         return [orphan for orphan in found.values() if not known(orphan)]
 
     @classmethod
-    def beside(cls, api: Api) -> list[tuple[Mapping[str, str], Resource | None]]:
+    def beside(cls, api: Api) -> list[tuple[Mapping[str, str], Resource]]:
         """What the account has beside instances, in the order in which it is made, each with its marks."""
         return []
 
@@ -265,10 +269,18 @@ class Cloud(Driver[OptionsT]):
         """A name for what is made beside the instance, which no other machine has."""
         return labelled(self.marks())
 
+    def removed(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Have the cloud remove something, as soon as it can; what is gone is as good as removed."""
+        try:
+            self.api.call.freed(what, function, *args, **kwargs)
+        except CloudError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+
     def until_listed(self, kind: str, look: Callable[[], list[T]]) -> list[T]:
         """What `look` finds; again and again while what was just asked for may not be listed yet."""
         planned = max((each.planned for each in self.machine.resources if each.kind == kind), default=0)
-        left = min(planned + self.settle - time.time(), self.settle)  # a clock may have been set back
+        left = min(planned + 1 + self.settle - time.time(), self.settle)  # whole seconds; a clock may be set back
         looking = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda found: not found),
             wait=tenacity.wait_exponential(multiplier=0.2, max=3),
@@ -282,12 +294,8 @@ class Cloud(Driver[OptionsT]):
         return Api(cls.connect(options), Calls(f"{cls.name()} {cls.account(options)}", cls.advice))
 
     def _mine(self) -> list[Node]:
-        """The instances with our uid, the oldest first; the journal needs no entry for one that is listed."""
-        found = self.until_listed(INSTANCE, self._listed)
-        if found:
-            for resource in [resource for resource in self.machine.resources if resource.kind == INSTANCE]:
-                self.forget(resource)
-        return found
+        """The instances with our uid, the oldest first."""
+        return self.until_listed(INSTANCE, self._listed)
 
     def _listed(self) -> list[Node]:
         uid = self.machine.uid
@@ -303,7 +311,7 @@ class Cloud(Driver[OptionsT]):
         if not found:
             raise CloudError(Kind.NOT_FOUND, f"cannot {verb} the instance: it does not exist any more")
         if STATES.get(str(found[0].state)) is not wanted:
-            self.api.call(f"{verb} the instance", self.switch, verb, found[0])
+            self.api.call.freed(f"{verb} the instance", self.switch, verb, found[0])
             self._wait(str(wanted).lower(), lambda: self._has(wanted))
 
     def _has(self, wanted: State) -> bool:
