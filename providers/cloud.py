@@ -280,7 +280,7 @@ class Cloud(Driver[OptionsT]):
     def until_listed(self, kind: str, look: Callable[[], list[T]]) -> list[T]:
         """What `look` finds; again and again while what was just asked for may not be listed yet."""
         planned = max((each.planned for each in self.machine.resources if each.kind == kind), default=0)
-        left = min(planned + 1 + self.settle - time.time(), self.settle)  # whole seconds; a clock may be set back
+        left = min(planned + self.settle - time.time(), self.settle)  # a clock may have been set back
         looking = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda found: not found),
             wait=tenacity.wait_exponential(multiplier=0.2, max=3),

@@ -140,7 +140,7 @@ class OpenStack(Cloud[OpenStackOptions]):
             self._done(f"remove the {resource.kind}", "network", "DELETE", f"{path}/{found['id']}")
 
     @classmethod
-    def beside(cls, api: Api) -> list[tuple[Mapping[str, str], Resource | None]]:
+    def beside(cls, api: Api) -> list[tuple[Mapping[str, str], Resource]]:
         """Key pairs by their comments, security groups and floating IPs by their descriptions."""
         pairs = api.call("list the key pairs", api.driver.all, "compute", "/os-keypairs", "keypairs")
         found = [(KEY_PAIR, " ".join(pair["keypair"]["public_key"].split()[2:])) for pair in pairs]

@@ -8,7 +8,7 @@ from machinekit.errors import PreCheckError
 
 
 def packed(user_data: str, most: int, taker: str) -> bytes:
-    """As bytes, packed when it must be: cloud-init unpacks it; raises PreCheckError where that is not enough for its taker."""
+    """As bytes, packed when it must be: cloud-init unpacks it; raises PreCheckError where even that is too long."""
     data = user_data.encode()
     if len(data) > most:
         data = gzip.compress(data, mtime=0)
