@@ -36,7 +36,14 @@ case $* in
   is-active*) [ -e {root}/active ] ;;
   reset-failed*) /bin/rm -f {root}/failed ;;
   start*) [ ! -e {root}/failed ] && : >{root}/active ;;
-  restart*) /bin/rm -f {root}/active {root}/looming; if [ -e {root}/broken ]; then : >{root}/looming; fi; [ ! -e {root}/broken ] && : >{root}/active ;;
+  restart*)
+    /bin/rm -f {root}/active {root}/looming
+    if [ -e {root}/broken ]; then
+      : >{root}/looming
+      exit 1
+    fi
+    : >{root}/active
+    ;;
   stop*) /bin/rm -f {root}/active {root}/looming ;;
 esac
 """
