@@ -28,15 +28,23 @@ if [ -e {root}/left ]; then
   if [ "$left" = 0 ]; then kill -KILL 0; fi
   echo $((left - 1)) >{root}/left
 fi
+case $0 in */systemctl) ;; *) if [ -e {root}/looming ]; then : >{root}/raced; fi ;; esac
 exec {real} "$@"
 """
 SYSTEMCTL = """#!/bin/sh
 case $* in
   is-active*) [ -e {root}/active ] ;;
-  reset-failed*) rm -f {root}/failed ;;
+  reset-failed*) /bin/rm -f {root}/failed ;;
   start*) [ ! -e {root}/failed ] && : >{root}/active ;;
-  restart*) rm -f {root}/active; [ ! -e {root}/broken ] && : >{root}/active ;;
-  stop*) rm -f {root}/active ;;
+  restart*)
+    /bin/rm -f {root}/active {root}/looming
+    if [ -e {root}/broken ]; then
+      : >{root}/looming
+      exit 1
+    fi
+    : >{root}/active
+    ;;
+  stop*) /bin/rm -f {root}/active {root}/looming ;;
 esac
 """
 
@@ -185,6 +193,7 @@ def fails(server: Server, change: Change) -> None:
     assert result.returncode == 1
     assert "the settings from before are back" in result.stdout
     assert {path: text for path, text in server.tree().items() if UID not in path} == before
+    assert not (server.root / "raced").exists(), "systemd may start it again with half of the old settings"
     (server.root / "broken").unlink()
 
 

@@ -159,6 +159,8 @@ clear_away() { # what we keep and write beside the files
 
 undo() {
   set +e
+  # or the init system tries again by itself in the middle of this, with half of the settings
+  if [ -n "$restarted" ]; then engine_stop; fi
   put_back /etc/docker/ca.pem
   put_back /etc/docker/server.pem
   put_back /etc/docker/server-key.pem
