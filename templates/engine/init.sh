@@ -11,8 +11,10 @@ fi
 case $init in
 systemd)
   engine_active() { systemctl is-active --quiet docker.service 2>/dev/null; }
-  engine_enable() {
-    if ! systemctl is-enabled --quiet docker.service; then systemctl enable --quiet docker.service; fi
+  engine_enable() { # to be followed by a restart, which reloads the units: each time takes a small machine seconds
+    if ! systemctl is-enabled --quiet docker.service; then
+      SYSTEMCTL_SKIP_SYSV=1 systemctl enable --quiet --no-reload docker.service
+    fi
   }
   engine_forgive() { systemctl reset-failed docker.service docker.socket 2>/dev/null || true; } # StartLimitBurst=
   engine_start() { engine_forgive && timeout 120 systemctl start docker.service; }

@@ -66,7 +66,7 @@ class Lab:
         self.number = next(number for number in range(50) if _add_bridge(number))
         run("ip", "address", "add", f"{self.gateway}/24", "dev", self.bridge)
         # two engines that start at once would take each other's firewall rules away
-        with _alone(self.images), (home / "log").open("wb") as log:
+        with self.alone(), (home / "log").open("wb") as log:
             words = [f"--data-root={home}/data", f"--exec-root={home}/exec", f"--pidfile={home}/pid"]
             words += [f"--host={self.socket}", f"--bridge={self.bridge}"]
             self.engine = subprocess.Popen(["dockerd", *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
@@ -92,6 +92,16 @@ class Lab:
     def docker(self, *words: str, stdin: bytes | None = None) -> str:
         """The laboratory engine's own client."""
         return run("docker", "-H", self.socket, *words, stdin=stdin)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """One laboratory at a time, of those that share the images."""
+        descriptor = os.open(self.images, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def rootfs(self, name: str) -> None:
         """Have the image for container machines, building it once."""
@@ -227,17 +237,6 @@ class Cli:
 def bridge_name(number: int) -> str:
     """A laboratory's network interface."""
     return f"mkit{number}"
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One laboratory at a time, of those that share the folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _add_bridge(number: int) -> bool:

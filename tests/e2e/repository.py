@@ -37,7 +37,7 @@ Conflicts: $5
 Replaces: $5
 Description: for a test
 END
-  dpkg-deb --root-owner-group -Zgzip -z1 -b "$1" "$pool/$2_$(echo "$3" | tr : _)_$arch.deb" >/dev/null
+  dpkg-deb --root-owner-group -Znone -b "$1" "$pool/$2_$(echo "$3" | tr : _)_$arch.deb" >/dev/null
 }
 
 mkdir -p buildx/DEBIAN
@@ -68,7 +68,9 @@ done
 
 cd /srv/made/right/debian
 mkdir -p dists/bookworm/stable/binary-$arch
-apt-ftparchive packages pool >dists/bookworm/stable/binary-$arch/Packages
+sums=
+for sum in MD5 SHA1 SHA512; do sums="$sums -o APT::FTPArchive::$sum=false"; done
+apt-ftparchive $sums packages pool >dists/bookworm/stable/binary-$arch/Packages
 apt-ftparchive -o APT::FTPArchive::Release::Suite=bookworm -o APT::FTPArchive::Release::Codename=bookworm \
   -o APT::FTPArchive::Release::Components=stable -o APT::FTPArchive::Release::Architectures=$arch \
   release dists/bookworm >/srv/build/Release

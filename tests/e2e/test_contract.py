@@ -44,7 +44,7 @@ class TestContainer(DriverContract):
 class TestQemu(DriverContract):
     @pytest.fixture
     def make(self, tmp_path: Path) -> Make:
-        return maker(Qemu, "qemu", QemuOptions(), tmp_path)
+        return maker(Qemu, "qemu", QemuOptions(cpus=1), tmp_path)
 
     @pytest.fixture
     def image(self, lab: Lab) -> Image | None:

@@ -14,9 +14,16 @@ from tests.e2e.lab import Cli, Host, Lab, run
 
 
 @pytest.fixture
-def host(lab: Lab) -> Iterator[Host]:
-    """A bare Debian 12."""
+def bare(lab: Lab) -> Iterator[Host]:
+    """A bare Debian 12, for what installs an engine."""
     with lab.host() as host:
+        yield host
+
+
+@pytest.fixture
+def host(lab: Lab) -> Iterator[Host]:
+    """A Debian 12 with an engine that does not run."""
+    with lab.host("debian-12+engine") as host:
         yield host
 
 
@@ -25,19 +32,19 @@ def address(host: Host, *more: str) -> list[str]:
     return ["-d", "generic", "--generic-ip-address", host.address, "--generic-ssh-key", str(host.key), *more]
 
 
-def test_three_executions_on_a_clean_host_and_one_on_a_converged_one(cli: Cli, host: Host) -> None:
-    host.count_executions()
-    said = cli("create", *address(host), "web")
-    assert f"pinned the host key seen at first contact: {host.fingerprint}" in said
-    assert host.executions() == 3
-    assert "(unchanged)" in cli("create", *address(host), "web")
-    assert host.executions() == 4
+def test_three_executions_on_a_clean_host_and_one_on_a_converged_one(cli: Cli, bare: Host) -> None:
+    bare.count_executions()
+    said = cli("create", *address(bare), "web")
+    assert f"pinned the host key seen at first contact: {bare.fingerprint}" in said
+    assert bare.executions() == 3
+    assert "(unchanged)" in cli("create", *address(bare), "web")
+    assert bare.executions() == 4
     assert run("docker", "version", "--format", "{{.Server.Os}}", env=cli.client("web")) == "linux\n"
-    assert cli("ssh", "web", "hostname") == host.sh("hostname")
+    assert cli("ssh", "web", "hostname") == bare.sh("hostname")
 
     assert "cannot be powered" in cli.fail("stop", "web")
     cli("rm", "-y", "web")
-    assert host.sh("systemctl is-active docker") == "active\n"  # the server stays as it is
+    assert bare.sh("systemctl is-active docker") == "active\n"  # the server stays as it is
 
 
 def test_the_fingerprint_decides(cli: Cli, host: Host) -> None:
@@ -56,16 +63,17 @@ def test_the_fingerprint_decides(cli: Cli, host: Host) -> None:
     assert "Host key verification failed" in cli.fail("ssh", "web", "true", code=255)
 
 
-def test_a_user_with_sudo_and_another_port(cli: Cli, host: Host) -> None:
-    host.sh(
+def test_a_user_with_sudo_and_another_port_and_what_is_missing(cli: Cli, bare: Host) -> None:
+    bare.sh(
         "useradd -m -s /bin/bash admin; mkdir -m 700 ~admin/.ssh; cp /root/.ssh/authorized_keys ~admin/.ssh/;"
         "chown -R admin: ~admin/.ssh"
     )
-    options = address(host, "--generic-ssh-user", "admin", "--generic-engine-port", "12376")
+    options = address(bare, "--generic-ssh-user", "admin", "--generic-engine-port", "12376")
     assert "asks for the password of admin" in cli.fail("create", *options, "web")
-    host.sh("echo 'admin ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/admin")
-    cli("create", *options, "web")
-    assert cli("url", "web") == f"tcp://{host.address}:12376\n"
+    bare.sh("echo 'admin ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/admin")
+    assert "there is no dockerd on the host" in cli.fail("create", *options, "--engine", "none", "web")
+    assert "ready" in cli("create", *options, "web")  # the engine's source may be mended
+    assert cli("url", "web") == f"tcp://{bare.address}:12376\n"
     cli("config", "web")
     assert cli("ssh", "web", "id -un") == "admin\n"
 
@@ -88,7 +96,7 @@ def test_a_change_that_was_cut_off_starts_again_from_what_it_found(cli: Cli, hos
 def test_what_is_there_is_kept(cli: Cli, host: Host) -> None:
     """An engine in use: its own settings and other people's drop-ins stay."""
     host.sh(
-        "apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends docker.io;"
+        "systemctl -q enable --now docker.socket docker.service;"
         'echo \'{"log-level": "error", "labels": ["owner=me"]}\' >/etc/docker/daemon.json;'
         "mkdir -p /etc/systemd/system/docker.service.d;"
         "printf '[Service]\\nEnvironment=THEIRS=1\\n' >/etc/systemd/system/docker.service.d/50-theirs.conf"
@@ -106,7 +114,7 @@ def test_what_is_there_is_kept(cli: Cli, host: Host) -> None:
     }
 
 
-def test_an_install_script_is_fetched_whole_or_named(lab: Lab, cli: Cli, host: Host, tmp_path: Path) -> None:
+def test_an_install_script_is_fetched_whole_or_named(lab: Lab, cli: Cli, bare: Host, tmp_path: Path) -> None:
     (tmp_path / "install.sh").write_text(
         "export DEBIAN_FRONTEND=noninteractive\n"
         "apt-get -qq update && apt-get -qq -y install --no-install-recommends docker.io\n"
@@ -120,30 +128,25 @@ def test_an_install_script_is_fetched_whole_or_named(lab: Lab, cli: Cli, host: H
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://{lab.gateway}:{server.server_port}"
     try:
-        said = cli.fail("create", *address(host), "--engine", "script", "--engine-install-url", f"{url}/gone.sh", "web")
+        said = cli.fail("create", *address(bare), "--engine", "script", "--engine-install-url", f"{url}/gone.sh", "web")
         assert f"cannot download the install script {url}/gone.sh" in said
-        cli("create", *address(host), "--engine", "script", "--engine-install-url", f"{url}/install.sh", "web")
+        cli("create", *address(bare), "--engine", "script", "--engine-install-url", f"{url}/install.sh", "web")
         cli("env", "web")
     finally:
         server.shutdown()
         server.server_close()
 
 
-def test_an_installation_that_was_cut_off_is_finished(cli: Cli, host: Host) -> None:
+def test_an_installation_that_was_cut_off_is_finished(cli: Cli, bare: Host) -> None:
     """dpkg has put dockerd there and not set it up."""
-    host.sh(
+    bare.sh(
         "mkdir -p /var/lib/machinekit; touch /var/lib/machinekit/installing; apt-get -qq update;"
         "cd /tmp; apt-get -qq download docker.io; dpkg --unpack --force-depends docker.io_*.deb"
     )
-    assert host.sh("command -v dockerd") == "/usr/sbin/dockerd\n"
-    assert "engine installed" in cli("create", *address(host), "web")
-    assert "ok installed" in host.sh("dpkg-query -W -f '${Status}' docker.io")
-    assert host.sh("ls /var/lib").split().count("machinekit") == 0
-
-
-def test_engine_none_says_what_is_missing(cli: Cli, host: Host) -> None:
-    assert "there is no dockerd on the host" in cli.fail("create", *address(host), "--engine", "none", "web")
-    assert "ready" in cli("create", *address(host), "web")  # the engine's source may be mended
+    assert bare.sh("command -v dockerd") == "/usr/sbin/dockerd\n"
+    assert "engine installed" in cli("create", *address(bare), "web")
+    assert "ok installed" in bare.sh("dpkg-query -W -f '${Status}' docker.io")
+    assert bare.sh("ls /var/lib").split().count("machinekit") == 0
 
 
 @pytest.mark.parametrize(

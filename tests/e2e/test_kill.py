@@ -143,6 +143,7 @@ def test_container(lab: Lab, cli: Cli) -> None:
 def test_qemu(lab: Lab, cli: Cli) -> None:
     """Before the boot a kill is cheap to go on from; one machine is killed again and again and boots in the end."""
     lab.disk("debian-12+engine")
+    create = ["create", "--qemu-cpus", "1"]  # it is emulated, and two would wait for each other
     kills: list[At] = [
         ("after", 1, "start qemu-img create"),
         ("after", 1, "end qemu-img create"),
@@ -154,7 +155,7 @@ def test_qemu(lab: Lab, cli: Cli) -> None:
 
     def give_up(number: int) -> None:
         name = f"up{number}"
-        killed(cli, kills[number], "create", name)
+        killed(cli, kills[number], *create, name)
         uid = Store(cli.home).load(name).uid
         cli("rm", "-y", name)
         assert find("-uuid", uid) == []
@@ -162,9 +163,9 @@ def test_qemu(lab: Lab, cli: Cli) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(give_up, range(len(kills))))
     for at in kills:
-        killed(cli, at, "create", "vm")
+        killed(cli, at, *create, "vm")
     uid = Store(cli.home).load("vm").uid
-    cli("create", "vm")
+    cli(*create, "vm")
     cli("env", "vm")
     assert len(find("-uuid", uid)) == 1
     killed(cli, ("before", 1, "rename {0} .removed-{0}"), "rm", "-y", "vm")

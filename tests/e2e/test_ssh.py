@@ -103,7 +103,7 @@ def test_behind_a_jump_host(lab: Lab, cli: Cli, host: Host, tmp_path: Path, monk
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(tmp_path))
-    with lab.host() as gate:
+    with lab.host("debian-12+engine") as gate:
         (tmp_path / ".ssh" / "config").write_text(
             f"Host gate\n  HostName {gate.address}\n  User root\n  IdentityFile {gate.key}\n"
             f"Host inner\n  HostName {host.address}\n  ProxyJump gate\n"
