@@ -17,10 +17,10 @@ from machinekit.providers.plain import NAMED
 from machinekit.errors import PreCheckError
 from machinekit.machine import Birth, State
 from machinekit.store import Store
+from tests.clouds.digitalocean import TOKEN
+from tests.clouds.digitalocean import DigitalOcean as Api
 from tests.conftest import Cli
 from tests.providers.contract import DriverContract, Make
-from tests.providers.digitalocean_server import TOKEN
-from tests.providers.digitalocean_server import DigitalOcean as Api
 from tests.providers.test_contract import making
 
 BIRTH = Birth("machinekit", "ssh-ed25519 AAAA", "", "", "#cloud-config\n{}", None)
