@@ -35,7 +35,7 @@ def known(provider: str) -> str:
 
     names = sorted(str(name) for name in DRIVERS if name != "dummy")
     if provider not in DRIVERS:
-        raise ValueError(f"libcloud has no provider {provider}{nearest(provider, names)} It has {', '.join(names)}")
+        raise ValueError(f"libcloud has no {provider!r}{nearest(provider, names)} (it has {', '.join(names)})")
     return provider
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,17 +17,13 @@ from machinekit.providers import calls
 from machinekit.providers.cloud import Cloud
 from machinekit.providers.digitalocean import DigitalOceanOptions
 
-from machinekit import converge, gc
-from machinekit.create import create
+from machinekit import converge
 from machinekit.machine import Phase
-from machinekit.spec import Spec
 from tests.clouds.digitalocean import TOKEN, DigitalOcean
-from tests.clouds.test_crashes import User
-from tests.conftest import Told
+from tests.clouds.test_crashes import SETTLE, UNLISTED, User, until_nothing
 from tests.crashing import step
 from tests.test_crashes import FUZZ
 
-UNLISTED, SETTLE = 0.1, 0.3  # seconds
 DROPLETS, DROPLET = "POST /v2/droplets", "DELETE /v2/droplets/ID"
 ACTIONS = ("GET /v2/regions", "GET /v2/sizes", "GET /v2/images", "GET /v2/droplets", DROPLETS, DROPLET)
 FAULTS: dict[str, dict[str, Any]] = {
@@ -61,26 +57,23 @@ def api(environment: pytest.MonkeyPatch, direct: pytest.MonkeyPatch) -> Iterator
 
 
 class DropletUser(User):
-    """Somebody with an account at DigitalOcean."""
+    """The same with an account at DigitalOcean."""
 
-    def __init__(self, api: DigitalOcean) -> None:
-        super().__init__(api)  # type: ignore[arg-type]  # only what is below looks into it
-        self.api = api
-        self.droplet = DigitalOceanOptions(access_token=TOKEN, endpoint=api.url)
+    driver = "digitalocean"
 
-    def create(self) -> None:
-        create(self.store, "a", driver="digitalocean", options=self.droplet, spec=Spec(), progress=Told())
-
-    def gc(self) -> None:
-        for garbage in gc.find(self.store, [("digitalocean", self.droplet)]).garbage:
-            gc.remove(self.store, garbage)
+    def chosen(self) -> Any:
+        """As it comes."""
+        return DigitalOceanOptions(access_token=TOKEN, endpoint=self.endpoint.url)
 
     def check_one(self) -> None:
-        (droplet,) = self.api.droplets.values()
-        assert self.store.load("a").uid.replace("-", "") in droplet.asked["name"]
+        """There is one droplet, the machine's."""
+        record = self.store.load("a")
+        assert record.phase is Phase.READY
+        assert [each.asked["name"] for each in self.endpoint.droplets.values()] == [f"a-mk{uuid.UUID(record.uid).hex}"]
 
     def check_nothing(self) -> None:
-        assert self.api.droplets == {}
+        """Neither in the account nor in the store."""
+        assert self.endpoint.droplets == {}
         assert not self.store.exists("a")
 
     def is_leaving(self) -> bool:
@@ -88,11 +81,18 @@ class DropletUser(User):
         return self.store.exists("a") and self.store.load("a").phase is Phase.REMOVING
 
 
+@pytest.fixture
+def user(api: DigitalOcean) -> Iterator[DropletUser]:
+    one = DropletUser(api)
+    yield one
+    one.end()
+
+
+@pytest.mark.clouds
 @pytest.mark.parametrize("ending", ["create", "rm", "gc"])
 @pytest.mark.parametrize("verb", ["create", "rm"])
-def test_a_kill_at_each_call(api: DigitalOcean, verb: str, ending: str) -> None:
+def test_a_kill_at_each_call(user: DropletUser, verb: str, ending: str) -> None:
     for kill in itertools.count():
-        user = DropletUser(api)
         if verb == "rm":
             user.create()
         life = user.attempt(verb, kill)
@@ -103,14 +103,9 @@ def test_a_kill_at_each_call(api: DigitalOcean, verb: str, ending: str) -> None:
             user.check_one()
         if ending == "gc":
             user.lose_the_record()
-            time.sleep(UNLISTED)
-            user.gc()
-            user.check_nothing()
+            until_nothing(user)
         user.rm()
         user.check_nothing()
-        user.end()
-    user.rm()
-    user.end()
     assert kill >= 2 * 3, "it made that many calls"
 
 
@@ -147,8 +142,7 @@ class Accidents(RuleBasedStateMachine):
         """In the end nothing is left."""
         self.api.faults.armed.clear()
         self.user.rm()
-        self.user.gc()
-        self.user.check_nothing()
+        until_nothing(self.user)
         self.user.end()
 
 

@@ -106,7 +106,7 @@ def test_one_instance_although_the_answer_is_lost(api: Api, at_digitalocean: Mak
 @pytest.mark.parametrize(
     ("options", "code", "said", "hint"),
     [
-        ("--libcloud-provider linod", 2, "libcloud has no provider linod; did you mean linode?", "vultr"),
+        ("--libcloud-provider linod", 2, "libcloud has no 'linod'; did you mean linode? (it has", ", vultr)"),
         ("--libcloud-argument x", 2, "--libcloud-argument: 'x' is not of the form NAME=VALUE", ""),
         ("--libcloud-extra 1x=2", 2, "--libcloud-extra: '1x=2' is not of the form NAME=VALUE", ""),
         (
