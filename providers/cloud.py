@@ -213,7 +213,8 @@ class Cloud(Driver[OptionsT]):
     @classmethod
     def account(cls, options: Any) -> tuple[Hashable, ...]:
         """The values of its options."""
-        return tuple(getattr(options, field) for field in cls.account_options)
+        values = [getattr(options, field) for field in cls.account_options]
+        return tuple(tuple(value) if isinstance(value, list) else value for value in values)  # as a record has it
 
     @classmethod
     def is_set_up(cls, options: Any) -> bool:

@@ -35,7 +35,7 @@ def known(provider: str) -> str:
 
     names = sorted(str(name) for name in DRIVERS if name != "dummy")
     if provider not in DRIVERS:
-        raise ValueError(f"libcloud has no provider {provider}{nearest(provider, names)} It has {', '.join(names)}")
+        raise ValueError(f"libcloud has no {provider!r}{nearest(provider, names)} (it has {', '.join(names)})")
     return provider
 
 
@@ -99,8 +99,9 @@ class Libcloud(PlainCloud[LibcloudOptions]):
             words, more = ((), given) if named else (given.values(), {})
             return calls.opened(options.provider, options.endpoint, *words, **more, **values(options.argument))
         except Exception as error:  # some log in already, and each says in its own way what it lacks
+            told = calls.classified(error)
             raise PreCheckError(
-                f"libcloud's driver of {options.provider} cannot be made: {error}",
+                f"libcloud's driver of {options.provider} cannot be made: {told.message if told else error}",
                 f"the credentials are {cls.advice}; give what else it wants with --libcloud-argument NAME=VALUE",
             ) from None
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machinekit.providers import credentials
+import tenacity
+from machinekit.providers import calls, credentials
 from machinekit.providers.calls import CloudError, Kind
 from machinekit.providers.digitalocean import DigitalOcean
 from machinekit.providers.plain import NAMED
@@ -16,10 +17,10 @@ from machinekit.providers.plain import NAMED
 from machinekit.errors import PreCheckError
 from machinekit.machine import Birth, State
 from machinekit.store import Store
+from tests.clouds.digitalocean import TOKEN
+from tests.clouds.digitalocean import DigitalOcean as Api
 from tests.conftest import Cli
 from tests.providers.contract import DriverContract, Make
-from tests.providers.digitalocean_server import TOKEN
-from tests.providers.digitalocean_server import DigitalOcean as Api
 from tests.providers.test_contract import making
 
 BIRTH = Birth("machinekit", "ssh-ed25519 AAAA", "", "", "#cloud-config\n{}", None)
@@ -32,6 +33,9 @@ def api(environment: pytest.MonkeyPatch, direct: pytest.MonkeyPatch) -> Iterator
         environment.setenv("DIGITALOCEAN_TOKEN", TOKEN)
         environment.setenv("DIGITALOCEAN_API_URL", api.url)
         environment.setattr(DigitalOcean, "settle", 0.6)
+        environment.setattr(calls, "JITTER", tenacity.wait_random(0, 0.2))
+        environment.setattr(calls, "ARRIVAL", 0.5)
+        environment.setattr(calls, "PER_SECOND", 1000.0)
         yield api
 
 
@@ -224,11 +228,6 @@ def test_a_command_that_prints_a_secret_runs_once(tmp_path: Path) -> None:
     command = f"echo x >>{tmp_path}/ran; echo secret"
     assert [credentials.printed(command) for _ in range(2)] == ["secret", "secret"]
     assert (tmp_path / "ran").read_text() == "x\n"
-
-
-@pytest.mark.parametrize("flag", ["--digitalocean-backups=true", "--digitalocean-nosuch"])
-def test_unknown_words(api: Api, cli: Cli, flag: str) -> None:
-    assert cli("create", "-d", "digitalocean", flag, "web").code == 2
 
 
 def test_at_most_60_lines() -> None:
