@@ -42,6 +42,14 @@ def machine_of(options: Any, name: str = "node1") -> Machine:
     return Machine(name, str(uuid.uuid4()), "openstack", "a-store", "", dataclasses.asdict(options))
 
 
+def several(driver: Driver[Any], number: int) -> list[Driver[Any]]:
+    """As many machines with the same options."""
+    options = driver.options
+    return [
+        OpenStack(machine_of(options, f"node{each}"), options, driver.directory, lambda: None) for each in range(number)
+    ]
+
+
 @pytest.fixture(scope="module")
 def birth() -> Birth:
     (_, public), (private, host_public) = keys.ssh_key("me"), keys.ssh_key("host")
@@ -89,7 +97,7 @@ def test_eleven_calls_for_a_create_and_six_for_an_rm(server: OpenStackServer, bo
 
 
 def test_one_login_for_all_machines_of_a_process(server: OpenStackServer, bound: Bound) -> None:
-    first, *others = [bound(f"node{number}") for number in range(20)]
+    first, *others = several(bound(), 20)
     first.check()
     logins = server.account.calls.count("POST /v3/auth/tokens")
     for driver in others:
@@ -98,7 +106,7 @@ def test_one_login_for_all_machines_of_a_process(server: OpenStackServer, bound:
 
 
 def test_one_call_for_two_hundred_machines(server: OpenStackServer, bound: Bound, birth: Birth) -> None:
-    everyone = [bound(f"node{number}") for number in range(200)]
+    everyone = several(bound(), 200)
     for driver in everyone[:3]:
         driver.create(birth)
     server.account.calls.clear()
