@@ -92,7 +92,7 @@ class OpenStack(Cloud[OpenStackOptions]):
         packed(birth.user_data, openstackserver.USER_DATA, "Nova")  # or it is too long, and nothing needs to be made
         key = " ".join([*birth.authorized_key.split()[:2], openstackserver.described(self.marks())])
         pair = {"name": self.plan(KEY_PAIR, self.label), "public_key": key}
-        self._done("make the key pair", "compute", "POST", "/os-keypairs", {"keypair": pair})
+        self._there("make the key pair", "compute", "/os-keypairs", {"keypair": pair})
         self._use = self.choice.groups or (self._made(GROUP, GROUPS, self._make_group),)
         if not self.choice.groups:
             self._open_group(self._use[0])
@@ -133,11 +133,12 @@ class OpenStack(Cloud[OpenStackOptions]):
 
     def release(self, resource: Resource) -> None:
         """Remove the key pair, the group as soon as no server uses it, or the floating IP."""
+        ask = self.api.driver.ask
         if resource.kind == KEY_PAIR:
-            self._done("remove the key pair", "compute", "DELETE", f"/os-keypairs/{resource.name}")
+            self.removed("remove the key pair", ask, "compute", "DELETE", f"/os-keypairs/{resource.name}")
         path, key = {GROUP: GROUPS, FLOATING_IP: FLOATING_IPS}.get(resource.kind, ("", ""))
         for found in self._ours(resource.kind, path, key) if path else []:
-            self._done(f"remove the {resource.kind}", "network", "DELETE", f"{path}/{found['id']}")
+            self.removed(f"remove the {resource.kind}", ask, "network", "DELETE", f"{path}/{found['id']}")
 
     @classmethod
     def beside(cls, api: Api) -> list[tuple[Mapping[str, str], Resource]]:
@@ -197,7 +198,7 @@ class OpenStack(Cloud[OpenStackOptions]):
             have = {(each["port_range_min"], each["remote_ip_prefix"]) for each in there}
             for rule in wanted:
                 if (rule["port_range_min"], rule["remote_ip_prefix"]) not in have:
-                    self._done(what, "network", "POST", path, {"security_group_rule": rule})
+                    self._there(what, "network", path, {"security_group_rule": rule})
 
     def _built(self) -> Node:
         """The server, when the cloud has built it or has failed to."""
@@ -227,13 +228,12 @@ class OpenStack(Cloud[OpenStackOptions]):
         port = {"floatingip": {"port_id": ports[0]["id"]}}
         self.api.call("attach the floating IP", ask, "network", "PUT", f"{FLOATING_IPS[0]}/{address}", port)
 
-    def _done(self, what: str, service: str, method: str, path: str, body: Any = None) -> None:
-        """One call; what is there already is as good as made, what is gone as good as removed."""
-        call, fine = (self.api.call.freed, Kind.NOT_FOUND) if method == "DELETE" else (self.api.call, Kind.CONFLICT)
+    def _there(self, what: str, service: str, path: str, body: Any) -> None:
+        """Make something; what is there already is as good as made."""
         try:
-            call(what, self.api.driver.ask, service, method, path, body)
+            self.api.call(what, self.api.driver.ask, service, "POST", path, body)
         except CloudError as error:
-            if error.kind is not fine:
+            if error.kind is not Kind.CONFLICT:
                 raise
 
     def _caller(self, network: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 import time
 import uuid
@@ -95,9 +96,9 @@ class RefusedError(Exception):
 
 
 class OpenStackServer:
-    """The server, from `with` on until its end."""
+    """The server, from `with` on until its end; over TLS with a context."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.account = Account()
         self._lock = threading.RLock()
         outer = self
@@ -107,7 +108,9 @@ class OpenStackServer:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
         self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        if context:
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+        self.url = f"http{'s' if context else ''}://127.0.0.1:{self._http.server_address[1]}"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
 
     def __enter__(self) -> Self:

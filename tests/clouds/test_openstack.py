@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import ssl
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +19,11 @@ from machinekit.errors import PreCheckError
 from machinekit.machine import Birth, Machine
 from machinekit.provider import Driver
 from machinekit.spec import parse_options
+from machinekit.store import CA, SERVER_CERT, SERVER_KEY
 from tests.clouds.openstack_server import CREDENTIAL, PASSWORD, SECRET, Fault, OpenStackServer
 from tests.conftest import Cli
 from tests.providers.contract import DriverContract, Make
+from tests.servers import Certificates
 
 HERE = "203.0.113.7/32"
 GIVEN = {"image": "debian-12", "flavor": "m1.small", "allow": (HERE,)}
@@ -40,6 +43,14 @@ def bound(server: OpenStackServer, tmp_path: Path) -> Bound:
 
 def machine_of(options: Any, name: str = "node1") -> Machine:
     return Machine(name, str(uuid.uuid4()), "openstack", "a-store", "", dataclasses.asdict(options))
+
+
+def several(driver: Driver[Any], number: int) -> list[Driver[Any]]:
+    """As many machines with the same options."""
+    options = driver.options
+    return [
+        OpenStack(machine_of(options, f"node{each}"), options, driver.directory, lambda: None) for each in range(number)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +100,7 @@ def test_eleven_calls_for_a_create_and_six_for_an_rm(server: OpenStackServer, bo
 
 
 def test_one_login_for_all_machines_of_a_process(server: OpenStackServer, bound: Bound) -> None:
-    first, *others = [bound(f"node{number}") for number in range(20)]
+    first, *others = several(bound(), 20)
     first.check()
     logins = server.account.calls.count("POST /v3/auth/tokens")
     for driver in others:
@@ -98,7 +109,7 @@ def test_one_login_for_all_machines_of_a_process(server: OpenStackServer, bound:
 
 
 def test_one_call_for_two_hundred_machines(server: OpenStackServer, bound: Bound, birth: Birth) -> None:
-    everyone = [bound(f"node{number}") for number in range(200)]
+    everyone = several(bound(), 200)
     for driver in everyone[:3]:
         driver.create(birth)
     server.account.calls.clear()
@@ -320,6 +331,19 @@ def test_wrong_and_missing_credentials(server: OpenStackServer, cli: Cli, enviro
     assert missing.code == 3
     assert "no credentials for OpenStack" in missing.err
     assert cli(*words, "--openstack-password", "x", "node1").code == 2
+
+
+def test_a_certificate_that_nobody_knows(
+    bound: Bound, certificates: Certificates, environment: pytest.MonkeyPatch
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.directory / SERVER_CERT, certificates.directory / SERVER_KEY)
+    with OpenStackServer(context) as server:
+        environment.setenv("OS_AUTH_URL", f"{server.url}/v3")
+        with pytest.raises(PreCheckError, match="the endpoint's certificate does not verify"):
+            bound().check()
+        environment.setenv("OS_CACERT", str(certificates.directory / CA))
+        bound().check()
 
 
 def test_nobody_answers(bound: Bound, environment: pytest.MonkeyPatch) -> None:
