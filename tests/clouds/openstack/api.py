@@ -75,7 +75,7 @@ def answers(url: str) -> bool:
     return True
 
 
-def until(question: Callable[[], T], what: str, patience: float = 120, pause: float = 0.3) -> T:
+def until(question: Callable[[], T], what: str, patience: float = 300, pause: float = 0.3) -> T:
     """Ask until the answer is yes."""
     deadline = time.monotonic() + patience
     while not (answer := question()):

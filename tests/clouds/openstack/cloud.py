@@ -24,7 +24,7 @@ from machinekit.machine import Image
 from tests.clouds.openstack import layers, seed
 from tests.clouds.openstack.api import Api, endpoint, until
 from tests.clouds.openstack.namespace import Namespace
-from tests.clouds.openstack.services import FAKE, ROWS, Services
+from tests.clouds.openstack.services import FAKE, PREPARE, ROWS, Services
 
 CACHE = "MACHINEKIT_TEST_CLOUD"
 PROGRAMS = ("mmdebstrap", "unshare", "nsenter", "ip", "qemu-img")
@@ -66,6 +66,7 @@ class Cloud:
             ends.enter_context(self.namespace)
             self.admin = Api(ADDRESS, "admin", "admin", (configured / layers.PASSWORD).read_text())
             self._connect()
+            self.namespace.run("sh", "-eu", stdin=PREPARE)
             for row in ROWS:
                 self.services.start(row)
             self._offer(base / "guest")
@@ -175,7 +176,8 @@ class Cloud:
 _FAKE_AGENT = """
 insert into agents (id, agent_type, `binary`, topic, host, availability_zone, admin_state_up, created_at, started_at,
     heartbeat_timestamp, configurations, `load`)
-  select uuid(), agent_type, `binary`, topic, 'fake', availability_zone, 1, now(), now(), '2100-01-01', configurations, 0
+  select uuid(), agent_type, `binary`, topic, 'fake', availability_zone, 1, now(), now(),
+    '2100-01-01', configurations, 0
   from agents where host = 'lab' and agent_type = 'Linux bridge agent'
 """
 

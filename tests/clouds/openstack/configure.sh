@@ -3,7 +3,9 @@
 set -eu
 mkdir -p /run/mysqld /var/lib/glance/images /var/lib/nova/instances /var/lib/nova/tmp /var/lib/neutron/lock
 chown mysql: /run/mysqld
-mariadbd &
+mariadbd >/dev/null 2>&1 & # no longer than we do: its output is not ours to wait for
+mariadb=$!
+memcached -d -u memcache -l 127.0.0.1 # Keystone wants it
 until mysqladmin ping >/dev/null 2>&1; do sleep 0.1; done
 for name in keystone glance placement nova_api nova_cell0 nova neutron; do
   mysql -e "create database $name character set utf8"
@@ -13,7 +15,7 @@ keystone() {
   keystone-manage fernet_setup --keystone-user root --keystone-group root
   keystone-manage db_sync
   keystone-manage bootstrap --bootstrap-password "$1" --bootstrap-region-id RegionOne \
-    --bootstrap-public-url "http://$2:5000/v3"
+    --bootstrap-public-url "http://$2:5000/v3" --bootstrap-internal-url "http://$2:5000/v3"
 }
 nova() {
   nova-manage api_db sync
@@ -29,7 +31,11 @@ nova &
 nova=$!
 neutron &
 neutron=$!
-{ keystone "$1" "$2" && glance-manage db_sync && placement-manage db sync; } &
+{
+  keystone "$1" "$2"
+  glance-manage db_sync
+  placement-manage db sync
+} &
 others=$!
 wait $nova
 wait $neutron
@@ -46,4 +52,4 @@ service placement placement "http://$2:8778"
 service nova compute "http://$2:8774/v2.1"
 service neutron network "http://$2:9696"
 mysqladmin shutdown
-wait
+wait $mariadb

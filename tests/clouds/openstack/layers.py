@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 GUEST, ETC, CONFIGURE = HERE / "guest", HERE / "etc", HERE / "configure.sh"
 RELEASE = "bookworm"
 PACKAGES = """
-keystone glance-api placement-api nova-api nova-conductor nova-scheduler nova-compute nova-compute-qemu
+keystone glance-api placement-api nova-api nova-conductor nova-scheduler nova-compute-kvm
 neutron-server neutron-linuxbridge-agent neutron-dhcp-agent neutron-l3-agent
 mariadb-server rabbitmq-server memcached python3-pymysql python3-libvirt
 libvirt-daemon-system libvirt-clients dnsmasq-base iptables conntrack genisoimage qemu-utils iproute2 procps
@@ -59,7 +59,7 @@ def _install(draft: Path) -> Path:
 
 
 def _configure(draft: Path, base: Path, address: str) -> Path:
-    password = secrets.token_urlsafe(16)
+    password = secrets.token_hex(16)
     with Namespace([base], draft / "upper") as namespace:
         (namespace.root / PASSWORD).write_text(password)
         for path, text in _settings(address, password).items():

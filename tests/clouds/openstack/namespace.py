@@ -80,7 +80,7 @@ class Namespace:
 
     def words(self, *command: str, **variables: str) -> list[str]:
         """The command that runs the command inside."""
-        enter = ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--uts", "--ipc", "--root", "--wd=/"]
+        enter = ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--uts", "--ipc", "--root", "--wd"]
         return [*enter, "env", "-i", *_assigned(ENVIRONMENT | variables), *command]
 
     def run(self, *command: str, stdin: str = "") -> str:

@@ -16,6 +16,7 @@ FLAVORS = {"m1.nano": (192, 1, 1), "m1.small": (1024, 8, 2)}  # MiB of memory, G
 USER = "ci"
 QUOTA = {"instances": 6, "cores": 10, "ram": 6144, "key_pairs": 8, "server_groups": 2}
 NETWORK_QUOTA = {"port": 20, "security_group": 8, "floatingip": 2}
+PORTS = 4  # of two DHCP servers, and a router's two
 LINE = "console=ttyS0 quiet"
 
 
@@ -23,7 +24,7 @@ def user(admin: Api) -> Api:
     """A project with a quota, and its only member."""
     domain = {"domain_id": "default"}
     project = admin.post("identity", "/projects", {"project": {"name": USER, **domain}})["project"]["id"]
-    api = Api(admin.address, USER, USER, secrets.token_urlsafe(16))
+    api = Api(admin.address, USER, USER, secrets.token_hex(16))
     described = {"name": USER, "password": api.password, **domain}
     made = admin.post("identity", "/users", {"user": described})["user"]["id"]
     role = next(each["id"] for each in admin.get("identity", "/roles")["roles"] if each["name"] == "member")
@@ -63,6 +64,7 @@ def networks(admin: Api, api: Api, public: str, private: str) -> None:
     api.put("network", f"/routers/{router}/add_router_interface", {"subnet_id": subnet})
     for _ in range(2):
         api.post("network", "/networks", {"network": {"name": TWIN}})
+    until(lambda: _all_active(admin), "DHCP and the router are up")
 
 
 def images(admin: Api, guest: Path) -> None:
@@ -96,6 +98,11 @@ def wait_for_host(admin: Api, name: str) -> None:
         return "VCPU" in inventory["inventories"]
 
     until(ready, f"the compute host {name} is ready")
+
+
+def _all_active(admin: Api) -> bool:
+    ports = admin.get("network", "/ports")["ports"]
+    return len(ports) == PORTS and all(port["status"] == "ACTIVE" for port in ports)
 
 
 def together(*tasks: Callable[[], Any]) -> list[Any]:

@@ -19,10 +19,12 @@ WSGI = [
     *["--thunder-lock", "--buffer-size", "65535", "--die-on-term", "--add-header", "Connection: close"],
 ]
 NEUTRON = ["--config-file", "/etc/neutron/neutron.conf", "--config-file"]
+COMPUTE = ["nova-compute", "--config-file", "/etc/nova/nova.conf"]  # and not the package's, which says KVM
 RABBITMQ = {
     "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
     "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none",  # do not spin when idle
 }
+PREPARE = "install -d -o mysql /run/mysqld; install -d /run/dbus"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ ROWS = (
         Service("nova-scheduler", ["nova-scheduler"]),
     ),
     (
-        Service("nova-compute", ["nova-compute"]),
+        Service("nova-compute", COMPUTE),
         Service(
             "neutron-linuxbridge",
             ["neutron-linuxbridge-agent", *NEUTRON, "/etc/neutron/plugins/ml2/linuxbridge_agent.ini"],
@@ -70,7 +72,7 @@ ROWS = (
         Service("neutron-l3", ["neutron-l3-agent", *NEUTRON, "/etc/neutron/l3_agent.ini"]),
     ),
 )
-FAKE = Service("nova-compute-fake", ["nova-compute", *(f"--config-file=/etc/nova/{n}.conf" for n in ("nova", "fake"))])
+FAKE = Service("nova-compute-fake", [*COMPUTE, "--config-file", "/etc/nova/fake.conf"])
 
 
 class Services:
