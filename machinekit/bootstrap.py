@@ -30,11 +30,16 @@ _DISK_SIZE = "4G"  # an overlay grows it to what the machine asks for
 
 # What every machine needs: no host keys of the image's own, a machine-id of its own at first boot.
 _CLEAN = 'rm -f "$1"/etc/ssh/ssh_host_*; : >"$1/etc/machine-id"; rm -f "$1/var/lib/dbus/machine-id"'
-# A container has no console to log in to and no clock or disk to look after.
-_FOR_ROOTFS = (
-    'chroot "$1" systemctl --quiet mask console-getty.service getty.target systemd-udevd.service '
-    "systemd-timesyncd.service apt-daily.timer apt-daily-upgrade.timer e2scrub_reap.service systemd-firstboot.service"
-)
+# A container has no console to log in to and no clock or disk to look after. The programs that look for such things
+# each time the units are loaded take a tenth of all the work of a create.
+_FOR_ROOTFS = """
+chroot "$1" systemctl --quiet mask console-getty.service getty.target systemd-udevd.service systemd-logind.service \\
+  systemd-timesyncd.service apt-daily.timer apt-daily-upgrade.timer e2scrub_reap.service systemd-firstboot.service
+mkdir -p "$1/etc/systemd/system-generators"
+for what in cryptsetup debug fstab getty gpt-auto hibernate-resume integritysetup run system-update veritysetup; do
+  ln -s /dev/null "$1/etc/systemd/system-generators/systemd-$what-generator"
+done
+"""
 _FOR_DISK = """
 printf '[Match]\\nName=en* eth*\\n[Network]\\nDHCP=yes\\n' >"$1/etc/systemd/network/80-dhcp.network"
 mkdir -p "$1/etc/cloud/cloud.cfg.d"

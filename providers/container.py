@@ -87,10 +87,9 @@ class Container(Driver[ContainerOptions]):
         if not shutil.which("docker"):
             raise PreCheckError("the docker client is not installed", "apt-get install docker.io")
         try:
-            self._docker("version", "--format", "{{.Server.Version}}")
+            networks = self._docker("network", "ls", "--format", "{{.Name}}").split()
         except DriverError as error:
             raise PreCheckError(error.message, NO_ENGINE) from None
-        networks = self._docker("network", "ls", "--format", "{{.Name}}").split()
         if self.options.network not in networks:
             raise PreCheckError(
                 f'the engine has no network "{self.options.network}"{nearest(self.options.network, networks)}',
@@ -117,7 +116,7 @@ class Container(Driver[ContainerOptions]):
             self._docker("create", *labels, *self._run_options(volume), image, "/lib/systemd/systemd")
         if found is None or found.state is State.STOPPED:
             self._docker("cp", "-", f"{self._name}:/", data=_keys(birth))
-            self.start()
+            self._docker("start", self._name)
 
     def find(self) -> Instance | None:
         """By label, so that a container that was renamed is still found."""

@@ -35,6 +35,7 @@ from tests.providers.fake import Fake, FakeCloud, FakeOptions, Killed
 from tests.servers import Certificates
 
 FUZZ = int(os.environ.get("MACHINEKIT_FUZZ", "1"))  # how many times as much is tried
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 (a disk starts to write at each rename)
 ENDS = ("again", "rm", "gc")
 NAMES = st.sampled_from(["a", "b"])
 SIZES = st.sampled_from([1, 2])
@@ -52,7 +53,7 @@ class Crashes(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.home = Path(tempfile.mkdtemp(prefix="machinekit-crashes-"))
+        self.home = Path(tempfile.mkdtemp(prefix="machinekit-crashes-", dir=MEMORY))
         self.store = Store(self.home / "store")
         self.docker = self.home / "docker"
         os.environ["DOCKER_CONFIG"] = str(self.docker)
