@@ -13,9 +13,10 @@ from machinekit.machine import Birth, Resource
 from machinekit.provider import ENGINE_PORT
 
 from . import awsimages, awslaunch, awsplaces, firewall
+from .account import Api
 from .awsoptions import ALLOW, AwsOptions
 from .calls import TIMEOUT, CloudError, Kind
-from .cloud import Api, Cloud
+from .cloud import Cloud
 from .userdata import packed
 
 if TYPE_CHECKING:

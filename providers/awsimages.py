@@ -11,7 +11,7 @@ from machinekit.errors import PreCheckError
 from .calls import CloudError, Kind
 
 if TYPE_CHECKING:
-    from .cloud import Api
+    from .account import Api
 
 DEBIAN = {"aws": "136693071363"}  # https://wiki.debian.org/Cloud/AmazonEC2Image
 UBUNTU = {  # https://documentation.ubuntu.com/aws/aws-how-to/instances/find-ubuntu-images/

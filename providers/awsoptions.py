@@ -8,8 +8,8 @@ from machinekit.errors import nearest
 from machinekit.provider import absolute, option
 
 from . import awsimages, awsplaces, firewall
+from .account import CloudOptions
 from .calls import ENDPOINT
-from .cloud import CloudOptions
 
 ALLOW = "--aws-allow"
 

@@ -11,7 +11,7 @@ from machinekit.errors import PreCheckError, nearest
 from .calls import CloudError
 
 if TYPE_CHECKING:
-    from .cloud import Api
+    from .account import Api
 
 HOME = "us-east-1"  # where one lands without a region, as with Docker Machine
 ADVICE = (

@@ -12,22 +12,21 @@ import time
 import uuid
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import tenacity
 
 from machinekit.errors import DeadlineError, PreCheckError
-from machinekit.machine import Birth, Instance, Machine, Resource, State
-from machinekit.provider import Capabilities, Check, Driver, Level, Options, absolute, option
+from machinekit.machine import Birth, Instance, State
+from machinekit.provider import Capabilities, Driver
 
-from .calls import PASSING, Calls, CloudError, Kind
+from .account import INSTANCE, Account, OptionsT, alive
+from .calls import PASSING, CloudError, Kind
 
 if TYPE_CHECKING:
     from libcloud.compute.base import Node
 
-INSTANCE = "instance"  # journalled, by the machine's uid, from the first time that one is asked for
 TRIES = 3  # how often one is asked for when no answer tells whether it was made
 POWER = 300.0  # seconds for an instance to be on, off or gone
 STATES = {
@@ -49,44 +48,13 @@ STATES = {
 T = TypeVar("T")
 
 
-def own_user_data(variables: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> Any:
-    """The option that every cloud has, with the further names that Docker Machine has for it."""
-    text = "file with user-data of your own, which is merged with ours"
-    return option(text, default="", aliases=variables, flags=flags, check=absolute)
-
-
-@dataclass
-class CloudOptions(Options):
-    """What every cloud's driver has."""
-
-    user_data: str = own_user_data()
-
-
-OptionsT = TypeVar("OptionsT", bound=CloudOptions)
-
-
-@dataclass(frozen=True)
-class Api:
-    """libcloud's driver of an account, and the way to call it."""
-
-    driver: Any
-    call: Calls
-
-
-class Cloud(Driver[OptionsT]):
+class Cloud(Account[OptionsT]):
     """One machine of a cloud."""
 
     capabilities = Capabilities(exposed_birth=True)
-    account_options: ClassVar[tuple[str, ...]] = ()  # the options that tell accounts and regions apart
-    advice: ClassVar[str] = "check the credentials"  # where credentials are looked for
     settle: ClassVar[float] = 15.0  # seconds until what was made is listed for certain
 
     # --- what the driver of a cloud says
-
-    @classmethod
-    @abstractmethod
-    def connect(cls, options: Any) -> Any:
-        """libcloud's driver of the account; raises PreCheckError where there are no credentials."""
 
     @abstractmethod
     def survey(self) -> Any:
@@ -95,17 +63,6 @@ class Cloud(Driver[OptionsT]):
     @abstractmethod
     def order(self, birth: Birth, token: str) -> None:
         """Ask for the instance, with our marks; with the same token nothing is made twice, where the cloud can that."""
-
-    @classmethod
-    @abstractmethod
-    def marks_on(cls, node: Node) -> Mapping[str, str]:
-        """The marks that an instance carries, or whatever tags it has."""
-
-    @classmethod
-    def nodes(cls, api: Api, uid: str = "") -> list[Node]:
-        """The account's instances that may be ours, those with the uid at least."""
-        found: list[Node] = api.call("list the instances", api.driver.list_nodes)
-        return found
 
     def prepare(self, birth: Birth) -> None:
         """Make what the instance needs beside it, each journalled with `plan` first."""
@@ -119,11 +76,6 @@ class Cloud(Driver[OptionsT]):
         {"start": node.start, "stop": node.stop_node, "kill": node.stop_node}[verb]()
 
     # --- the contract, by these
-
-    @functools.cached_property
-    def api(self) -> Api:
-        """The account's."""
-        return self._open(self.options)
 
     @functools.cached_property
     def choice(self) -> Any:
@@ -183,7 +135,7 @@ class Cloud(Driver[OptionsT]):
         for mine in accounts.values():
             by_uid = {driver.machine.uid: driver for driver in mine}
             uid = next(iter(by_uid)) if len(by_uid) == 1 else ""
-            for node in _alive(cls.nodes(mine[0].api, uid)):
+            for node in alive(cls.nodes(mine[0].api, uid)):
                 if owner := by_uid.get(cls.marks_on(node).get("machinekit.uid", "")):
                     found[owner.machine.uid] = owner._instance(node)
         return found
@@ -210,60 +162,7 @@ class Cloud(Driver[OptionsT]):
         for resource in [resource for resource in self.machine.resources if resource.kind == INSTANCE]:
             self.forget(resource)
 
-    @classmethod
-    def account(cls, options: Any) -> tuple[Hashable, ...]:
-        """The values of its options."""
-        values = [getattr(options, field) for field in cls.account_options]
-        return tuple(tuple(value) if isinstance(value, list) else value for value in values)  # as a record has it
-
-    @classmethod
-    def is_set_up(cls, options: Any) -> bool:
-        """There are credentials."""
-        try:
-            cls.connect(options)
-        except PreCheckError:
-            return False
-        return True
-
-    @classmethod
-    def orphans(cls, options: Any, known: Callable[[Machine], bool]) -> list[Machine]:
-        """Instances and what is beside them with our marks whose machine is not known."""
-        api, found = cls._open(options), dict[str, Machine]()
-        account = {field: getattr(options, field) for field in cls.account_options}
-        marked = [cls.marks_on(node) for node in _alive(cls.nodes(api))]
-        instances = [(marks, Resource(INSTANCE, marks.get("machinekit.uid", ""))) for marks in marked]
-        for marks, resource in [*cls.beside(api), *instances]:
-            uid, name, store = (marks.get(f"machinekit.{key}", "") for key in ("uid", "name", "store"))
-            if not (uid and name and store):
-                continue  # somebody else's idea of our tags
-            orphan = found.setdefault(uid, Machine(name, uid, cls.name(), store, created="", options=account))
-            if resource not in orphan.resources:
-                orphan.resources.append(resource)
-        return [orphan for orphan in found.values() if not known(orphan)]
-
-    @classmethod
-    def beside(cls, api: Api) -> list[tuple[Mapping[str, str], Resource]]:
-        """What the account has beside instances, in the order in which it is made, each with its marks."""
-        return []
-
-    @classmethod
-    def requirements(cls, options: Any, subject: str) -> list[Check]:
-        """The account answers."""
-        if not cls.is_set_up(options):
-            return [Check(Level.OK, subject, "not set up: there are no credentials")]
-        try:
-            api = cls._open(options)
-            mine = [node for node in _alive(cls.nodes(api)) if "machinekit.uid" in cls.marks_on(node)]
-        except CloudError as error:
-            return [Check(Level.PROBLEM, subject, error.message, error.hint or cls.advice)]
-        return [Check(Level.OK, subject, f"the account answers; instances of ours: {len(mine)}")]
-
     # --- for the drivers of clouds
-
-    @classmethod
-    def name(cls) -> str:
-        """The driver's, as records have it."""
-        return cls.__name__.lower()
 
     @property
     def label(self) -> str:
@@ -290,17 +189,13 @@ class Cloud(Driver[OptionsT]):
         )
         return looking(look)
 
-    @classmethod
-    def _open(cls, options: Any) -> Api:
-        return Api(cls.connect(options), Calls(f"{cls.name()} {cls.account(options)}", cls.advice))
-
     def _mine(self) -> list[Node]:
         """The instances with our uid, the oldest first."""
         return self.until_listed(INSTANCE, self._listed)
 
     def _listed(self) -> list[Node]:
         uid = self.machine.uid
-        nodes = _alive(self.nodes(self.api, uid))
+        nodes = alive(self.nodes(self.api, uid))
         mine = [node for node in nodes if self.marks_on(node).get("machinekit.uid") == uid]
         return sorted(mine, key=lambda node: (str(node.created_at or ""), node.id))
 
@@ -347,7 +242,3 @@ class Cloud(Driver[OptionsT]):
 def labelled(marks: Mapping[str, str]) -> str:
     """The label of the machine with these marks."""
     return f"machinekit-{marks['machinekit.name']}-{marks['machinekit.uid'][:8]}"
-
-
-def _alive(nodes: Sequence[Node]) -> list[Node]:
-    return [node for node in nodes if str(node.state) != "terminated"]

@@ -8,7 +8,7 @@ from machinekit.machine import Birth
 from machinekit.provider import option
 
 from . import calls, credentials
-from .cloud import CloudOptions, own_user_data
+from .account import CloudOptions, own_user_data
 from .plain import PlainCloud
 
 

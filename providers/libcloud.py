@@ -13,8 +13,8 @@ from machinekit.machine import Birth
 from machinekit.provider import option
 
 from . import calls, credentials
+from .account import CloudOptions
 from .calls import CloudError, Kind
-from .cloud import CloudOptions
 from .plain import PlainCloud
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from machinekit.machine import Birth, Resource
 from machinekit.provider import ENGINE_PORT
 
 from . import firewall, openstacklogin, openstackplaces, openstackserver
+from .account import Api
 from .calls import HINTS, CloudError, Kind
-from .cloud import Api, Cloud, labelled
+from .cloud import Cloud, labelled
 from .openstackoptions import ALLOW, OpenStackOptions
 from .userdata import packed
 

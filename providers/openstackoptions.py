@@ -10,7 +10,7 @@ from machinekit.errors import PreCheckError
 from machinekit.provider import absolute, option
 
 from . import firewall, openstacklogin
-from .cloud import CloudOptions
+from .account import CloudOptions
 
 ALLOW = "--openstack-allow"
 

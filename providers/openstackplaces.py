@@ -10,7 +10,7 @@ from machinekit.errors import PreCheckError, nearest
 from .openstacklogin import AN_ID
 
 if TYPE_CHECKING:
-    from .cloud import Api
+    from .account import Api
 
 Thing = Mapping[str, Any]
 MANY = 1000  # images in one answer, the most that Glance gives

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from machinekit.machine import Birth
 
-from .cloud import Cloud, OptionsT
+from .account import OptionsT
+from .cloud import Cloud
 from .lookup import chosen
 
 if TYPE_CHECKING:
