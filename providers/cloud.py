@@ -214,10 +214,10 @@ class Cloud(Account[OptionsT]):
         found = self.find()
         return found is not None and found.state is wanted
 
-    def _wait(self, what: str, done: Callable[[], bool]) -> None:
+    def _wait(self, what: str, done: Callable[[], bool], pause: float = 0.2) -> None:
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda is_done: not is_done),
-            wait=tenacity.wait_exponential(multiplier=0.2, max=5, exp_base=1.5),
+            wait=tenacity.wait_exponential(multiplier=pause, max=5, exp_base=1.5),
             stop=tenacity.stop_after_delay(POWER),
         )
         try:

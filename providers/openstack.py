@@ -45,7 +45,14 @@ class OpenStack(Cloud[OpenStackOptions]):
         return OpenStackApi(openstacklogin.find(options.cloud, options.region, options.auth_url, options.project))
 
     def survey(self) -> openstackserver.Choice:
-        """Image, flavor, networks and quota, each one call; groups and zones where they were asked for."""
+        """What was asked for, looked up once for all machines of a process that want the same, and the quota."""
+        choice, flavor = self.api.driver.login.kept(repr(self.options), self._looked_up)
+        openstackplaces.check_quota(self.api, flavor)
+        found: openstackserver.Choice = choice
+        return found
+
+    def _looked_up(self) -> tuple[openstackserver.Choice, openstackplaces.Thing]:
+        """Image, flavor and networks, each one call; groups and zones where they were asked for."""
         options, api = self.options, self.api
         image = openstackplaces.image(api, options.image)
         flavor = openstackplaces.flavor(api, options.flavor, image, options.volume_size)
@@ -53,8 +60,7 @@ class OpenStack(Cloud[OpenStackOptions]):
         groups = openstackplaces.groups(api, options.security_group)
         zone = openstackplaces.zone(api, options.availability_zone)
         server_group = openstackplaces.server_group(api, options.server_group)
-        openstackplaces.check_quota(api, flavor)
-        return openstackserver.Choice(
+        choice = openstackserver.Choice(
             image=image["id"],
             flavor=flavor["id"],
             network=network["id"],
@@ -64,6 +70,7 @@ class OpenStack(Cloud[OpenStackOptions]):
             zone=zone,
             server_group=server_group,
         )
+        return choice, flavor
 
     def remarks(self) -> list[str]:
         """Who gets in."""
@@ -213,7 +220,7 @@ class OpenStack(Cloud[OpenStackOptions]):
             return str(node.state) != "pending"
 
         if str(node.state) == "pending":
-            self._wait("built", built)
+            self._wait("built", built, pause=1.0)
         return node
 
     def _attach(self, node: Node) -> None:

@@ -31,6 +31,8 @@ class Login:
     def __init__(self, config: Any, region: str) -> None:
         self._config = config
         self._region = region
+        self._kept: dict[str, Any] = {}
+        self._keeping = threading.Lock()
         self._session = config.get_session()
         self._session.timeout = self._session.timeout or TIMEOUT
         self.url: str = config.config["auth"].get("auth_url", "")
@@ -66,6 +68,14 @@ class Login:
                 known = f"regions: {', '.join(sorted(there))}"
                 raise PreCheckError(f"there is no region {wanted}{nearest(wanted, there)}", known) from None
             raise PreCheckError(f"this cloud has no service {service!r} for us", "its catalog names none") from None
+
+    def kept(self, key: str, look: Callable[[], T]) -> T:
+        """What `look` finds the first time; others who want the same wait for it."""
+        with self._keeping:
+            if key not in self._kept:
+                self._kept[key] = look()
+            found: T = self._kept[key]
+            return found
 
     def renew(self) -> None:
         """The token was refused: take another one for the next call."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import tenacity
-from machinekit.providers import calls
+from machinekit.providers import calls, openstacklogin
 from machinekit.providers.cloud import Cloud
 
 from tests.clouds.ec2 import Ec2
@@ -40,6 +40,7 @@ def server(openstack_server: OpenStackServer, environment: pytest.MonkeyPatch) -
     openstack_server.reset()
     for name, value in openstack_server.environment().items():
         environment.setenv(name, value)
+    environment.setattr(openstacklogin, "_logins", {})
     environment.setattr(Cloud, "settle", 1.0)
     environment.setattr(calls, "JITTER", tenacity.wait_none())
     environment.setattr(calls, "PER_SECOND", 1000.0)

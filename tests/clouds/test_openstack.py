@@ -6,7 +6,9 @@ import dataclasses
 import json
 import ssl
 import uuid
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +101,12 @@ def test_eleven_calls_for_a_create_and_six_for_an_rm(server: OpenStackServer, bo
     assert server.account.leftovers() == []
 
 
-def test_one_login_for_all_machines_of_a_process(server: OpenStackServer, bound: Bound) -> None:
-    first, *others = several(bound(), 20)
-    first.check()
-    logins = server.account.calls.count("POST /v3/auth/tokens")
-    for driver in others:
-        driver.check()
-    assert server.account.calls.count("POST /v3/auth/tokens") == logins <= 1
+def test_machines_of_a_process_share_a_login_and_what_was_looked_up(server: OpenStackServer, bound: Bound) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda driver: driver.check(), several(bound(), 20)))
+    asked = Counter(server.account.calls)
+    assert asked.pop("GET /v2.1/limits") == 20
+    assert set(asked.values()) == {1}, asked
 
 
 def test_one_call_for_two_hundred_machines(server: OpenStackServer, bound: Bound, birth: Birth) -> None:
