@@ -23,6 +23,8 @@ from machinekit import engine, keys
 from machinekit.machine import Machine, Phase
 from machinekit.spec import Spec
 from machinekit.store import Store
+from tests.clouds import sigv4
+from tests.clouds.ec2 import Ec2
 from tests.e2e.lab import Cli, Host, Lab, obstacle, run
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +60,7 @@ def main() -> None:
             create_on_servers(lab, cli, program)
             hot_path(lab, cli, program)
             many(lab, cli, program)
+            cloud(cli, program)
 
 
 @contextmanager
@@ -78,7 +81,7 @@ def installed(venv: Path) -> Path:
     run(sys.executable, "-m", "build", "--wheel", "--outdir", str(dist), str(ROOT))
     run(sys.executable, "-m", "venv", str(venv))
     (wheel,) = dist.glob("*.whl")
-    run(str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--compile", str(wheel))
+    run(str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--compile", f"{wheel}[aws]")
     return venv / "bin" / "machinekit"
 
 
@@ -123,6 +126,27 @@ def hot_path(lab: Lab, cli: Cli, program: Path) -> None:
         compare(f"{' '.join(words)} / python -I -c pass", ours, bare, limit)
     peak = peak_memory([str(program), "env", "node1"], cli.environment)
     Row("peak memory of env / 30 MB", f"{peak / 1e6:.1f} MB", "30 MB", peak / 30e6, 1).print()
+
+
+def cloud(cli: Cli, program: Path) -> None:
+    """A create on AWS from its start until the instance is asked for: the endpoint's own time is in it."""
+    taken = []
+    with Ec2() as endpoint:
+        environment = cli.environment | {"AWS_ACCESS_KEY_ID": sigv4.KEY, "AWS_SECRET_ACCESS_KEY": sigv4.SECRET}
+        words = ["create", "-d", "aws", "--aws-endpoint", endpoint.url, "--aws-allow", "::1"]
+        for number in range(5):
+            started = time.monotonic()
+            with subprocess.Popen(
+                [str(program), *words, f"aws{number}"], env=environment, stdout=subprocess.DEVNULL
+            ) as process:
+                while "RunInstances" not in endpoint.calls():
+                    time.sleep(0.005)
+                taken.append(time.monotonic() - started)
+                process.kill()
+            run(str(program), "rm", "-f", f"aws{number}", env=environment)
+            endpoint.reset()
+    ours = statistics.median(taken)
+    Row("create on AWS up to RunInstances, API included / 1 s", f"{ours:.2f} s", "1 s", ours, 1).print()
 
 
 def many(lab: Lab, cli: Cli, program: Path) -> None:
