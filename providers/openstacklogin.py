@@ -6,11 +6,15 @@ import contextlib
 import functools
 import json
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+import platformdirs
 
 from machinekit.errors import PreCheckError, nearest
 
@@ -84,6 +88,13 @@ class Login:
     @property
     def _access(self) -> Any:
         return _told(lambda: self._session.auth.get_access(self._session))
+
+
+def is_mentioned() -> bool:
+    """Whether this computer has anything of an OpenStack: openstacksdk, which reads it, is slow and leaves a cache."""
+    folders = (Path(), platformdirs.user_config_path("openstack"), Path("/etc/openstack"))
+    files = [folder / f"clouds.{kind}" for folder in folders for kind in ("yaml", "yml", "json")]
+    return any(name.startswith("OS_") for name in os.environ) or any(file.exists() for file in files)
 
 
 def find(cloud: str, region: str, auth_url: str, project: str) -> Login:
