@@ -44,11 +44,6 @@ class OpenStack(Cloud[OpenStackOptions]):
 
         return OpenStackApi(openstacklogin.find(options.cloud, options.region, options.auth_url, options.project))
 
-    @classmethod
-    def is_set_up(cls, options: Any) -> bool:
-        """There are credentials."""
-        return openstacklogin.is_mentioned() and super().is_set_up(options)
-
     def survey(self) -> openstackserver.Choice:
         """What was asked for, looked up once for all machines of a process that want the same, and the quota."""
         choice, flavor = self.api.driver.login.kept(repr(self.options), self._looked_up)

@@ -90,13 +90,6 @@ class Login:
         return _told(lambda: self._session.auth.get_access(self._session))
 
 
-def is_mentioned() -> bool:
-    """Whether this computer has anything of an OpenStack: openstacksdk, which reads it, is slow and leaves a cache."""
-    folders = (Path(), platformdirs.user_config_path("openstack"), Path("/etc/openstack"))
-    files = [folder / f"clouds.{kind}" for folder in folders for kind in ("yaml", "yml", "json")]
-    return any(name.startswith("OS_") for name in os.environ) or any(file.exists() for file in files)
-
-
 def find(cloud: str, region: str, auth_url: str, project: str) -> Login:
     """The login of this process for the account; raises PreCheckError where there are no credentials for it."""
     found = _configured(cloud, region, auth_url, project)
@@ -125,6 +118,8 @@ _finding = threading.Lock()
 
 def _configured(cloud: str, region: str, auth_url: str, project: str) -> Any:
     """openstacksdk's configuration; never one for another cloud or project than was asked for."""
+    if not _is_mentioned():
+        raise PreCheckError("no credentials for OpenStack", ADVICE)
     try:
         from openstack.config import OpenStackConfig
     except ImportError:
@@ -144,6 +139,13 @@ def _configured(cloud: str, region: str, auth_url: str, project: str) -> Any:
     if "password" in found.config["auth_type"] and not found.config["auth"].get("password"):
         raise PreCheckError("no credentials for OpenStack: there is no password", ADVICE)
     return found
+
+
+def _is_mentioned() -> bool:
+    """Whether this computer has anything of an OpenStack: openstacksdk, which reads it, is slow and leaves a cache."""
+    folders = (Path(), platformdirs.user_config_path("openstack"), Path("/etc/openstack"))
+    files = [folder / f"clouds.{kind}" for folder in folders for kind in ("yaml", "yml", "json")]
+    return any(name.startswith("OS_") for name in os.environ) or any(file.exists() for file in files)
 
 
 def _one(loader: Any, cloud: str, region: str, **more: Any) -> Any:
