@@ -19,13 +19,14 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatev
 
 @dataclass
 class Api:
-    """A user in a project."""
+    """A user in a project; `through` exchanges the URL of a service for the one of a proxy in front of it."""
 
     address: str
     user: str
     project: str
     password: str
     token: str = ""
+    through: Callable[[str], str] = str
 
     def get(self, service: str, path: str) -> Any:
         """What is there."""
@@ -46,17 +47,21 @@ class Api:
     def ask(self, method: str, service: str, path: str, body: Any = None) -> Any:
         """One call; a body of bytes is sent as it is. Raises HTTPError with the API's own words."""
         headers = {"X-Auth-Token": self.token or self._login(), "OpenStack-API-Version": f"compute {COMPUTE}"}
-        return _call(method, endpoint(self.address, service) + VERSIONS[service] + path, headers, body)[0]
+        return _call(method, self._url(service) + path, headers, body)[0]
 
     def _login(self) -> str:
         domain = {"id": "default"}
         user = {"name": self.user, "domain": domain, "password": self.password}
         identity = {"methods": ["password"], "password": {"user": user}}
         scope = {"project": {"name": self.project, "domain": domain}}
-        url = f"{endpoint(self.address, 'identity')}/v3/auth/tokens"
-        _, headers = _call("POST", url, {}, {"auth": {"identity": identity, "scope": scope}})
+        _, headers = _call(
+            "POST", f"{self._url('identity')}/auth/tokens", {}, {"auth": {"identity": identity, "scope": scope}}
+        )
         self.token = headers["X-Subject-Token"]
         return self.token
+
+    def _url(self, service: str) -> str:
+        return self.through(endpoint(self.address, service)) + VERSIONS[service]
 
 
 def endpoint(address: str, service: str) -> str:

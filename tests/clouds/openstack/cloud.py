@@ -135,6 +135,7 @@ class Cloud:
         zone = {"aggregate": {"name": FAKE_ZONE, "availability_zone": FAKE_ZONE}}
         made = self.admin.post("compute", "/os-aggregates", zone)["aggregate"]["id"]
         self.admin.post("compute", f"/os-aggregates/{made}/action", {"add_host": {"host": "fake"}})
+        seed.lift_quota(self.admin)
 
     def _common(self, identity: str) -> dict[str, str]:
         url = identity or endpoint(ADDRESS, "identity")

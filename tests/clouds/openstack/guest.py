@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from machinekit import cloudinit, keys, ssh
+from tests.clouds.openstack import seed
 from tests.clouds.openstack.api import Api, until
 
 
@@ -37,6 +38,12 @@ class Guest:
         found: str = [each["addr"] for addresses in networks.values() for each in addresses][-1]
         return found
 
+    @property
+    def console(self) -> str:
+        """What it says on its serial line."""
+        said = self.api.post("compute", f"/servers/{self.id}/action", {"os-getConsoleOutput": {"length": 200}})
+        return str(said["output"])
+
     def login(self, patience: float = 180) -> ssh.Connection:
         """A connection, as soon as there can be one; the host key is the one that was given to it."""
         known = self.directory / "known_hosts"
@@ -54,8 +61,9 @@ class Guest:
         self.wait_for("ABSENT")
 
 
-def boot(api: Api, directory: Path, image: str, flavor: str, network: str, **more: object) -> Guest:
-    """Ask for a server; image, flavor and network are names."""
+def boot(api: Api, directory: Path, image: str, flavor: str, network: str = seed.PUBLIC, **more: object) -> Guest:
+    """Ask for a server; image, flavor and network are names, and the directory is its own."""
+    directory.mkdir(exist_ok=True)
     private, public = keys.ssh_key("user")
     host_private, host_public = keys.ssh_key("host")
     (directory / "key").write_bytes(private)
@@ -63,9 +71,9 @@ def boot(api: Api, directory: Path, image: str, flavor: str, network: str, **mor
     data = cloudinit.user_data("guest", "machinekit", public, host_private.decode(), host_public)
     server = {
         "name": "guest",
-        "imageRef": _named(api, "image", "images", image),
-        "flavorRef": _named(api, "compute", "flavors", flavor),
-        "networks": [{"uuid": _named(api, "network", "networks", network)}],
+        "imageRef": named(api, "image", "images", image),
+        "flavorRef": named(api, "compute", "flavors", flavor),
+        "networks": [{"uuid": named(api, "network", "networks", network)}],
         "config_drive": True,
         "user_data": base64.b64encode(data.encode()).decode(),
         **more,
@@ -74,6 +82,7 @@ def boot(api: Api, directory: Path, image: str, flavor: str, network: str, **mor
     return Guest(api, made, directory, host_public)
 
 
-def _named(api: Api, service: str, kind: str, name: str) -> str:
+def named(api: Api, service: str, kind: str, name: str) -> str:
+    """The id of the first one of that name."""
     found: str = next(each["id"] for each in api.get(service, f"/{kind}")[kind] if each["name"] == name)
     return found

@@ -34,6 +34,13 @@ def user(admin: Api) -> Api:
     return api
 
 
+def lift_quota(admin: Api) -> None:
+    """Let the admin make as many servers as there is room for."""
+    project = admin.get("identity", f"/projects?name={admin.project}")["projects"][0]["id"]
+    unlimited = dict.fromkeys(("instances", "cores", "ram"), -1)
+    admin.put("compute", f"/os-quota-sets/{project}", {"quota_set": unlimited})
+
+
 def application_credential(api: Api) -> tuple[str, str]:
     """Id and secret of a new one of the user."""
     me = api.get("identity", "/auth/tokens")["token"]["user"]["id"]
@@ -65,6 +72,15 @@ def networks(admin: Api, api: Api, public: str, private: str) -> None:
     for _ in range(2):
         api.post("network", "/networks", {"network": {"name": TWIN}})
     until(lambda: _all_active(admin), "DHCP and the router are up")
+
+
+def open_ports(api: Api, *ports: int) -> None:
+    """Let everybody reach these TCP ports of servers that ask for no security group of their own."""
+    groups = api.get("network", "/security-groups?name=default")["security_groups"]
+    for port in ports:
+        rule = {"direction": "ingress", "protocol": "tcp", "port_range_min": port, "port_range_max": port}
+        rule["security_group_id"] = groups[0]["id"]
+        api.post("network", "/security-group-rules", {"security_group_rule": rule})
 
 
 def images(admin: Api, guest: Path) -> None:
