@@ -163,10 +163,9 @@ class OpenStack(Cloud[OpenStackOptions]):
     def _made(self, kind: str, where: tuple[str, str], make: Callable[[], str]) -> str:
         """The id of what an earlier attempt has made, or of what is made now: a name may be given twice there."""
         begun = any(resource.kind == kind for resource in self.machine.resources)
-        found = self._ours(kind, *where) if begun else []
-        self.plan(kind, self.label)
-        if found:
+        if begun and (found := self._ours(kind, *where)):
             return str(found[0]["id"])
+        self.plan(kind, self.label)
         try:
             return make()
         except CloudError as error:

@@ -21,6 +21,7 @@ from machinekit.spec import parse_options
 from tests.clouds.openstack.api import until
 from tests.clouds.openstack.cloud import OURS, Cloud
 from tests.clouds.openstack.conftest import cloud, with_engine  # noqa: F401 (fixtures)
+from tests.clouds.proxy import Faults, lost, throttled
 from tests.e2e.lab import Cli, run
 from tests.providers.contract import DriverContract, Make
 
@@ -184,6 +185,25 @@ def test_server_groups(account: Cloud, bound: Bound, birth: Birth) -> None:
         second.create(birth)  # there is one host
     removed(first)
     account.ci.delete("compute", f"/os-server-groups/{made}")
+
+
+def test_answers_that_are_lost(account: Cloud, bound: Bound, birth: Birth, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Faults(account.endpoints) as proxy:
+        monkeypatch.setenv("OS_AUTH_URL", proxy.url(account.environment(account.ci)["OS_AUTH_URL"]))
+        proxy.unlisted = 5
+        proxy.inject(
+            throttled("POST", ".*/os-keypairs"),
+            lost("POST", ".*/security-groups"),
+            lost("POST", ".*/security-group-rules", status=504),
+            lost("POST", ".*/servers"),
+            lost("DELETE", ".*/servers/.*"),
+        )
+        driver = bound()
+        driver.create(birth)
+        assert len(account.ci.get("compute", "/servers")["servers"]) == 1
+        assert proxy.count("POST", ".*/servers") == proxy.count("POST", ".*/security-groups") == 1
+        removed(driver)
+        assert not proxy.faults or all(not fault.count for fault in proxy.faults)
 
 
 def test_wrong_credentials(account: Cloud, cli: Cli) -> None:
