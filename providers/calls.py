@@ -176,6 +176,8 @@ def classified(error: Exception) -> CloudError | None:
         return error
     if isinstance(error, NotImplementedError):
         return CloudError(Kind.REFUSED, f"libcloud cannot do it there: {error}")
+    if isinstance(error, requests.exceptions.InvalidHeader | UnicodeEncodeError):  # whose texts have the secret in them
+        return CloudError(Kind.AUTH, "the credentials have a character that cannot be sent, such as a line break")
     if isinstance(error, requests.RequestException):
         return _without_answer(error)
     if isinstance(error, MalformedResponseError):  # a proxy's or a balancer's page

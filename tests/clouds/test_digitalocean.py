@@ -199,6 +199,18 @@ def test_no_token(api: Api, cli: Cli, environment: pytest.MonkeyPatch) -> None:
     assert not DigitalOcean.is_set_up(DigitalOcean.Options())
 
 
+@pytest.mark.parametrize("character", ["\r", "\n", "\u2026"])
+def test_a_token_that_cannot_be_sent_is_not_shown(
+    api: Api, cli: Cli, environment: pytest.MonkeyPatch, character: str
+) -> None:
+    environment.setenv("DIGITALOCEAN_TOKEN", f"s3cret{character}token")
+    result = cli("create", "-d", "digitalocean", "web")
+    assert (result.code, api.actions) == (3, [])
+    assert "the credentials have a character that cannot be sent" in result.err
+    assert "$DIGITALOCEAN_TOKEN" in result.err
+    assert "s3cret" not in result.out + result.err
+
+
 def test_where_the_token_comes_from(
     api: Api, environment: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
