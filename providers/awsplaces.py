@@ -39,7 +39,7 @@ def credentials(profile: str) -> tuple[str, str, str | None]:
     try:
         found = session.get_credentials()
         frozen = found.get_frozen_credentials() if found else None
-    except BotoCoreError as error:
+    except (BotoCoreError, OSError, ValueError) as error:  # the latter of a credential_process and what it prints
         raise PreCheckError(f"no credentials for AWS: {error}", ADVICE) from None
     if not frozen or not frozen.access_key:
         raise PreCheckError("no credentials for AWS", ADVICE)

@@ -335,6 +335,15 @@ def test_credentials(account: Ec2, bound: Bound, environment: pytest.MonkeyPatch
         bound(profile="wrong").check()
     with pytest.raises(PreCheckError, match="homework"):
         bound(profile="homework").check()
+    for process, said in (
+        ("/no/such", "No such file"),
+        ("echo s3cret", "Expecting value"),
+        ("false", "custom-process"),
+    ):
+        (tmp_path / ".aws" / "credentials").write_text(f"[work]\ncredential_process={process}\n")
+        with pytest.raises(PreCheckError, match=said) as caught:
+            bound(profile="work").check()
+        assert "s3cret" not in caught.value.message
 
 
 def test_without_botocore(cli: Cli, store: Store, environment: pytest.MonkeyPatch) -> None:
