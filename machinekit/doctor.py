@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from machinekit import bootstrap, checkup, drivers
 from machinekit.checkup import looked
-from machinekit.errors import MachinekitError
+from machinekit.errors import MachinekitError, PreCheckError
 from machinekit.provider import Check, Level, Options
 from machinekit.store import Store
 
@@ -33,7 +33,7 @@ CLIENTS = {"ssh": "openssh-client", "scp": "openssh-client", "docker": "docker-c
 def everything(store: Store, sources: Mapping[str, Options], wrong: Mapping[str, MachinekitError]) -> list[Check]:
     """This computer, the drivers in `sources` with what is `wrong` with others, the store, and every machine."""
     found = [*looked(HERE, _computer), *looked(STORE, lambda: _store(store)), *_drivers(store, sources)]
-    found += [Check(Level.WARNING, f"driver {name}", error.message, error.hint) for name, error in wrong.items()]
+    found += [_unusable(f"driver {name}", error) for name, error in wrong.items()]
     with contextlib.suppress(MachinekitError):  # told above
         found += machines(store, store.names())
     return found
@@ -43,6 +43,13 @@ def machines(store: Store, names: Iterable[str]) -> list[Check]:
     """Each of these machines, in parallel, in order."""
     with ThreadPoolExecutor(THREADS) as pool:
         return [check for checks in pool.map(lambda name: checkup.machine(store, name), names) for check in checks]
+
+
+def _unusable(subject: str, error: MachinekitError) -> Check:
+    """A driver whose options cannot be had: not installed is no trouble, for machines that need it say so."""
+    if isinstance(error, PreCheckError):
+        return Check(Level.OK, subject, f"not set up: {error.message}")
+    return Check(Level.WARNING, subject, error.message, error.hint)
 
 
 def _computer() -> Iterator[Check]:

@@ -9,7 +9,7 @@ from machinekit.provider import absolute, option
 
 from . import awsimages, awsplaces, firewall
 from .account import CloudOptions
-from .calls import ENDPOINT
+from .calls import ENDPOINT, reachable
 
 ALLOW = "--aws-allow"
 
@@ -125,6 +125,7 @@ class AwsOptions(CloudOptions):
         aliases=("AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
         flags=("--amazonec2-endpoint",),
         pattern=ENDPOINT,
+        check=reachable,
     )
 
     def check(self) -> None:

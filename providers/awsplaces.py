@@ -33,12 +33,13 @@ class Subnet:
 
 def credentials(profile: str) -> tuple[str, str, str | None]:
     """Key, secret and session token from AWS's own chain; raises PreCheckError where there are none."""
+    session = _session(profile)
     from botocore.exceptions import BotoCoreError
 
     try:
-        found = _session(profile).get_credentials()
+        found = session.get_credentials()
         frozen = found.get_frozen_credentials() if found else None
-    except BotoCoreError as error:
+    except (BotoCoreError, OSError, ValueError) as error:  # the latter of a credential_process and what it prints
         raise PreCheckError(f"no credentials for AWS: {error}", ADVICE) from None
     if not frozen or not frozen.access_key:
         raise PreCheckError("no credentials for AWS", ADVICE)
@@ -47,12 +48,11 @@ def credentials(profile: str) -> tuple[str, str, str | None]:
 
 def default_region(profile: str) -> str:
     """The profile's region; raises ValueError for a profile that is not there."""
+    session = _session(profile)
     from botocore.exceptions import BotoCoreError
 
     try:
-        return _session(profile).get_config_variable("region") or HOME
-    except PreCheckError as error:
-        raise ValueError(error.message) from None
+        return session.get_config_variable("region") or HOME
     except BotoCoreError as error:
         raise ValueError(str(error)) from None
 

@@ -95,6 +95,17 @@ HINTS = {
 PASSING = frozenset({Kind.THROTTLED, Kind.UNREACHABLE, Kind.TRANSIENT})
 
 
+def reachable(endpoint: str) -> str:
+    """An option's check: the endpoint, when its host and port can be told; raises ValueError."""
+    if "@" in endpoint:  # it would get into the record
+        raise ValueError("it takes no user and no password")
+    try:
+        _ = urlsplit(endpoint).port
+    except ValueError as error:
+        raise ValueError(f"{endpoint!r}: {error}") from None
+    return endpoint
+
+
 def opened(provider: str, endpoint: str, *credentials: str, **arguments: Any) -> Any:
     """libcloud's driver of an account; its calls have a timeout, and go to the endpoint where one is given."""
     from libcloud.common.base import Connection
@@ -176,7 +187,7 @@ def classified(error: Exception) -> CloudError | None:
         return error
     if isinstance(error, NotImplementedError):
         return CloudError(Kind.REFUSED, f"libcloud cannot do it there: {error}")
-    if isinstance(error, requests.RequestException):
+    if isinstance(error, requests.RequestException | UnicodeEncodeError):
         return _without_answer(error)
     if isinstance(error, MalformedResponseError):  # a proxy's or a balancer's page
         return CloudError(Kind.TRANSIENT, f"the answer cannot be read: {str(error.body)[:80]!r}")
@@ -201,6 +212,8 @@ def kind_of(status: int, text: str) -> Kind:
 def _without_answer(error: Exception) -> CloudError:
     import requests
 
+    if isinstance(error, requests.exceptions.InvalidHeader | UnicodeEncodeError):  # whose texts have the secret in them
+        return CloudError(Kind.AUTH, "the credentials have a character that cannot be sent, such as a line break")
     if isinstance(error, requests.exceptions.SSLError):
         hint = "check the endpoint, and that its CA is known: $REQUESTS_CA_BUNDLE names a file with it"
         return CloudError(Kind.REFUSED, f"the endpoint's certificate does not verify: {_reason(error)}", hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 from typing import Any
 
@@ -39,7 +40,7 @@ def printed(command: str) -> str:
     if result.returncode or not result.stdout.strip():
         said = result.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it says nothing"]
         raise PreCheckError(f"{command!r} printed no secret: {said[0]}", "try it alone")
-    return result.stdout.decode().splitlines()[0].strip()
+    return os.fsdecode(result.stdout.splitlines()[0]).strip()
 
 
 def own_file(name: str) -> dict[str, Any]:

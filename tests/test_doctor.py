@@ -19,7 +19,7 @@ from machinekit.providers.qemu import QemuOptions
 
 from machinekit import collect, doctor, gc
 from machinekit.create import create
-from machinekit.errors import MachinekitError, UsageError
+from machinekit.errors import MachinekitError, PreCheckError, UsageError
 from machinekit.machine import Machine, Phase, State
 from machinekit.provider import Check, Level
 from machinekit.spec import Spec, storable
@@ -90,6 +90,8 @@ def test_drivers_tell_what_they_need(store: Store, programs: Path, told: Told) -
 def test_a_driver_whose_options_are_wrong(store: Store) -> None:
     checks = doctor.everything(store, {}, {"qemu": UsageError("--qemu-cpus: no", "look")})
     assert Check(Level.WARNING, "driver qemu", "--qemu-cpus: no", "look") in checks
+    checks = doctor.everything(store, {}, {"aws": PreCheckError("needs botocore", "pip install it")})
+    assert Check(Level.OK, "driver aws", "not set up: needs botocore") in checks
 
 
 @pytest.mark.parametrize(("free", "level"), [(10e9, None), (1e9, "warning"), (1e6, "problem")])

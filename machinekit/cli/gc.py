@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from machinekit.cli.command import Command, confirm, report, store_of
-from machinekit.errors import MachinekitError
+from machinekit.errors import MachinekitError, PreCheckError
 
 if TYPE_CHECKING:
     from machinekit.gc import Findings, Garbage
@@ -100,7 +100,8 @@ def _sources(args: argparse.Namespace, store: Store) -> tuple[list[tuple[str, Op
     if args.driver:
         return [(args.driver, options.chosen_options(args.driver, args))], {}
     sources, wrong = options.available()
-    return gc.accounts(store, sources), wrong
+    # what is not installed made nothing here; a machine of it is asked for by its record
+    return gc.accounts(store, sources), {name: e for name, e in wrong.items() if not isinstance(e, PreCheckError)}
 
 
 def _wanted(args: argparse.Namespace, found: Findings) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import gzip
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from machinekit.errors import DriverError, PreCheckError, UsageError
 from machinekit.machine import Birth, Machine, Resource, State
 from machinekit.provider import Driver
 from machinekit.spec import parse_options
+from machinekit.store import Store
 from tests.clouds.calls import ask, launch
 from tests.clouds.ec2 import Ec2
 from tests.clouds.sigv4 import KEY, SECRET
@@ -333,6 +335,32 @@ def test_credentials(account: Ec2, bound: Bound, environment: pytest.MonkeyPatch
         bound(profile="wrong").check()
     with pytest.raises(PreCheckError, match="homework"):
         bound(profile="homework").check()
+    for process, said in (
+        ("/no/such", "No such file"),
+        ("echo s3cret", "Expecting value"),
+        ("false", "custom-process"),
+    ):
+        (tmp_path / ".aws" / "credentials").write_text(f"[work]\ncredential_process={process}\n")
+        with pytest.raises(PreCheckError, match=said) as caught:
+            bound(profile="work").check()
+        assert "s3cret" not in caught.value.message
+
+
+def test_without_botocore(cli: Cli, store: Store, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("MACHINEKIT_CONTAINER_ENGINE", "unix:///no/such.sock")
+    environment.setenv("AWS_ACCESS_KEY_ID", KEY)
+    for module in ("botocore", "botocore.session", "botocore.exceptions"):
+        environment.setitem(sys.modules, module, None)
+    for words in ((), ("--aws-region", "eu-central-1")):
+        result = cli("create", "-d", "aws", *words, "node1")
+        assert (result.code, store.names()) == (3, [])
+        assert "driver aws needs botocore\n  pip install 'machinekit[aws]'" in result.err
+    assert cli("gc").code == 0, "nothing of ours can be there"
+    assert "ok      driver aws           not set up: driver aws needs botocore" in cli("doctor").out
+    store.reserve(machine_of(AwsOptions(region="eu-central-1")))
+    assert "driver aws needs botocore" in cli("ls").out
+    assert "driver aws needs botocore" in (asked := cli("gc")).err, "a record says that something may be there"
+    assert asked.code == 1
 
 
 def test_a_quota_leaves_nothing(account: Ec2, bound: Bound, birth: Birth) -> None:

@@ -189,6 +189,14 @@ def test_bad_input(api: Api, cli: Cli, store: Store, options: str, said: str, hi
     assert "POST /v2/droplets" not in api.actions
 
 
+@pytest.mark.parametrize("endpoint", ["http://a:nine", "http://a:99999", "http://[::1", "http://me:s3cret@a"])
+def test_an_endpoint_that_is_none(api: Api, cli: Cli, store: Store, endpoint: str) -> None:
+    result = cli("create", "-d", "digitalocean", "--digitalocean-endpoint", endpoint, "web")
+    assert (result.code, store.names()) == (2, [])
+    assert result.err.startswith("machinekit: --digitalocean-endpoint: ")
+    assert "s3cret" not in result.err
+
+
 def test_no_token(api: Api, cli: Cli, environment: pytest.MonkeyPatch) -> None:
     environment.delenv("DIGITALOCEAN_TOKEN")
     result = cli("create", "-d", "digitalocean", "web")
@@ -197,6 +205,18 @@ def test_no_token(api: Api, cli: Cli, environment: pytest.MonkeyPatch) -> None:
     assert "--digitalocean-token-command and the config.yaml of doctl" in result.err
     assert api.actions == []
     assert not DigitalOcean.is_set_up(DigitalOcean.Options())
+
+
+@pytest.mark.parametrize("character", ["\r", "\n", "\u2026"])
+def test_a_token_that_cannot_be_sent_is_not_shown(
+    api: Api, cli: Cli, environment: pytest.MonkeyPatch, character: str
+) -> None:
+    environment.setenv("DIGITALOCEAN_TOKEN", f"s3cret{character}token")
+    result = cli("create", "-d", "digitalocean", "web")
+    assert (result.code, api.actions) == (3, [])
+    assert "the credentials have a character that cannot be sent" in result.err
+    assert "$DIGITALOCEAN_TOKEN" in result.err
+    assert "s3cret" not in result.out + result.err
 
 
 def test_where_the_token_comes_from(
@@ -217,6 +237,7 @@ def test_where_the_token_comes_from(
     assert token() == "of-work"
     assert token(token_command="echo of-command; echo x") == "of-command"  # noqa: S106 (a command)
     assert token(token_command="echo of-command", access_token="given") == "given"  # noqa: S106 (of nothing)
+    assert token(token_command="printf '\\377'") == "\udcff", "refused when it is sent"  # noqa: S106
     with pytest.raises(PreCheckError, match="'exit 3' printed no secret: it says nothing"):
         token(token_command="exit 3")  # noqa: S106
     kept.write_text("access-token: [")
