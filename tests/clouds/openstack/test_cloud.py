@@ -14,11 +14,11 @@ from urllib.error import HTTPError
 
 import pytest
 
-from tests.clouds.faults import Faults, lost
 from tests.clouds.openstack import seed
 from tests.clouds.openstack.api import until
 from tests.clouds.openstack.cloud import FAKE_ZONE, REGION, Cloud
 from tests.clouds.openstack.guest import Guest, boot, named
+from tests.clouds.proxy import Faults, lost
 
 LIST = """
 import json, os, sys
