@@ -9,7 +9,7 @@ from machinekit.provider import absolute, option
 
 from . import awsimages, awsplaces, firewall
 from .account import CloudOptions
-from .calls import ENDPOINT, reachable
+from .calls import ENDPOINT_RULES
 
 ALLOW = "--aws-allow"
 
@@ -124,8 +124,7 @@ class AwsOptions(CloudOptions):
         default="",
         aliases=("AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
         flags=("--amazonec2-endpoint",),
-        pattern=ENDPOINT,
-        check=reachable,
+        **ENDPOINT_RULES,
     )
 
     def check(self) -> None:

@@ -106,6 +106,9 @@ def reachable(endpoint: str) -> str:
     return endpoint
 
 
+ENDPOINT_RULES: dict[str, Any] = {"pattern": ENDPOINT, "check": reachable}
+
+
 def opened(provider: str, endpoint: str, *credentials: str, **arguments: Any) -> Any:
     """libcloud's driver of an account; its calls have a timeout, and go to the endpoint where one is given."""
     from libcloud.common.base import Connection

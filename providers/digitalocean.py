@@ -27,9 +27,7 @@ class DigitalOceanOptions(CloudOptions):
     ipv6: bool = option("have an IPv6 address too", default=False, aliases=("DIGITALOCEAN_IPV6",))
     monitoring: bool = option("have DigitalOcean's agent", default=False, aliases=("DIGITALOCEAN_MONITORING",))
     private_networking: bool = option("have a private one", default=False, aliases=("DIGITALOCEAN_PRIVATE_NETWORKING",))
-    endpoint: str = option(
-        "URL of the API", default="", aliases=("DIGITALOCEAN_API_URL",), pattern=calls.ENDPOINT, check=calls.reachable
-    )
+    endpoint: str = option("URL of the API", default="", aliases=("DIGITALOCEAN_API_URL",), **calls.ENDPOINT_RULES)
 
 
 class DigitalOcean(PlainCloud[DigitalOceanOptions]):

@@ -70,7 +70,7 @@ class LibcloudOptions(CloudOptions):
     key_command: str = option("command that prints the key", default="")
     secret_command: str = option("command that prints the secret", default="")
     argument: tuple[str, ...] = option("NAME=VALUE for libcloud's driver, not secret", default=(), check=assigned)
-    endpoint: str = option("URL of the API", default="", pattern=calls.ENDPOINT, check=calls.reachable)
+    endpoint: str = option("URL of the API", default="", **calls.ENDPOINT_RULES)
     image: str = option("image, by id or name", default="")
     size: str = option("size, by id or name", default="")
     location: str = option("location, by id or name", default="")
