@@ -3,6 +3,7 @@
 MachinekitError              exit 1
 ├── UsageError               exit 2   the command line or an option is wrong
 ├── PreCheckError            exit 3   the driver refused before anything was made
+│   └── NotSetUpError                 there is nobody to ask: no credentials, or a library is missing
 ├── NoSuchMachineError                no record of that name
 ├── SpecChangedError                  create again with other options
 ├── StoreError                        a record or directory cannot be read or written
@@ -58,6 +59,10 @@ class PreCheckError(MachinekitError):
     """The driver refused before anything was made."""
 
     exit_code = 3
+
+
+class NotSetUpError(PreCheckError):
+    """This computer has nothing of the driver's provider: no credentials, or a library is missing."""
 
 
 class NoSuchMachineError(MachinekitError):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from machinekit.errors import PreCheckError
+from machinekit.errors import NotSetUpError, PreCheckError
 from machinekit.machine import Machine, Resource
 from machinekit.provider import Check, Driver, Level, Options, absolute, option
 
@@ -83,11 +83,11 @@ class Account(Driver[OptionsT]):
 
     @classmethod
     def is_set_up(cls, options: Any) -> bool:
-        """There are credentials."""
+        """There are credentials, which may be wrong."""
         try:
             cls.connect(options)
-        except PreCheckError:
-            return False
+        except PreCheckError as error:
+            return not isinstance(error, NotSetUpError)
         return True
 
     @classmethod
@@ -114,7 +114,7 @@ class Account(Driver[OptionsT]):
         try:
             api = cls._open(options)
             mine = [node for node in alive(cls.nodes(api)) if "machinekit.uid" in cls.marks_on(node)]
-        except CloudError as error:
+        except (PreCheckError, CloudError) as error:
             return [Check(Level.PROBLEM, subject, error.message, error.hint or cls.advice)]
         return [Check(Level.OK, subject, f"the account answers; instances of ours: {len(mine)}")]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from machinekit.errors import PreCheckError, nearest
+from machinekit.errors import NotSetUpError, PreCheckError, nearest
 
 from .calls import CloudError
 
@@ -42,7 +42,7 @@ def credentials(profile: str) -> tuple[str, str, str | None]:
     except (BotoCoreError, OSError, ValueError) as error:  # the latter of a credential_process and what it prints
         raise PreCheckError(f"no credentials for AWS: {error}", ADVICE) from None
     if not frozen or not frozen.access_key:
-        raise PreCheckError("no credentials for AWS", ADVICE)
+        raise NotSetUpError("no credentials for AWS", ADVICE)
     return frozen.access_key, frozen.secret_key, frozen.token
 
 
@@ -61,7 +61,7 @@ def _session(profile: str) -> Any:
     try:
         import botocore.session
     except ImportError:
-        raise PreCheckError("driver aws needs botocore", "pip install 'machinekit[aws]'") from None
+        raise NotSetUpError("driver aws needs botocore", "pip install 'machinekit[aws]'") from None
     return botocore.session.Session(profile=profile or None)
 
 

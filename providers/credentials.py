@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 from machinekit import programs
-from machinekit.errors import PreCheckError
+from machinekit.errors import NotSetUpError, PreCheckError
 from machinekit.provider import option
 
 PATIENCE = 120.0  # seconds for a command, which may itself ask a person
@@ -26,7 +26,7 @@ def secret(what: str, given: str, command: str, kept: str | None = None, *, advi
     """
     if found := given or (printed(command) if command else kept):
         return found
-    raise PreCheckError(f"there is no {what}", advice)
+    raise NotSetUpError(f"there is no {what}", advice)
 
 
 @functools.cache

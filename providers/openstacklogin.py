@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
-from machinekit.errors import PreCheckError, nearest
+from machinekit.errors import NotSetUpError, PreCheckError, nearest
 
 from .calls import TIMEOUT, CloudError, Kind, classified, kind_of
 
@@ -25,6 +25,7 @@ ADVICE = (
     "and in /etc/openstack, or where $OS_CLIENT_CONFIG_FILE says, and in $OS_AUTH_URL, $OS_USERNAME, $OS_PASSWORD, "
     "$OS_PROJECT_NAME ... or $OS_APPLICATION_CREDENTIAL_ID and _SECRET"
 )
+NAMED = ("OS_CLOUD", "OS_AUTH_URL", "OS_CLIENT_CONFIG_FILE")  # variables that say which cloud
 AN_ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}")
 T = TypeVar("T")
 
@@ -119,7 +120,7 @@ _finding = threading.Lock()
 def _configured(cloud: str, region: str, auth_url: str, project: str) -> Any:
     """openstacksdk's configuration; never one for another cloud or project than was asked for."""
     if not _is_mentioned():
-        raise PreCheckError("no credentials for OpenStack", ADVICE)
+        raise NotSetUpError("no credentials for OpenStack", ADVICE)
     try:
         from openstack.config import OpenStackConfig
     except ImportError:
@@ -145,7 +146,7 @@ def _is_mentioned() -> bool:
     """Whether this computer has anything of an OpenStack: openstacksdk, which reads it, is slow and leaves a cache."""
     folders = (Path(), platformdirs.user_config_path("openstack"), Path("/etc/openstack"))
     files = [folder / f"clouds.{kind}" for folder in folders for kind in ("yaml", "yml", "json")]
-    return any(name.startswith("OS_") for name in os.environ) or any(file.exists() for file in files)
+    return any(name in os.environ for name in NAMED) or any(file.exists() for file in files)
 
 
 def _one(loader: Any, cloud: str, region: str, **more: Any) -> Any:

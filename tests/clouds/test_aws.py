@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import gzip
+import os
+import re
 import sys
 import time
 import uuid
@@ -509,3 +511,16 @@ def test_a_group_is_removed_when_its_instance_has_gone(account: Ec2, bound: Boun
     removed(driver)
     assert account.leftovers() == []
     assert account.calls().count("DeleteSecurityGroup") > 1
+
+
+def test_gc_and_doctor_tell_of_credentials_that_fail(account: Ec2, cli: Cli, environment: pytest.MonkeyPatch) -> None:
+    """What was forgotten there would go on costing money."""
+    environment.delenv("AWS_ACCESS_KEY_ID")
+    assert cli("gc").code == 0
+    home = Path(os.environ["HOME"])
+    (home / ".aws").mkdir()
+    (home / ".aws" / "config").write_text("[default]\ncredential_process=/bin/false\n")
+    result = cli("gc")
+    assert result.code == 1
+    assert result.err.startswith("machinekit: driver aws: no credentials for AWS: ")
+    assert re.search(r"^warning +driver aws +no credentials for AWS", cli("doctor").out, re.MULTILINE)
