@@ -78,9 +78,8 @@ def _reported(arguments: list[str]) -> int:
         _flush()
         return code
     except UnicodeEncodeError as error:
-        return report(
-            MachinekitError(f"cannot print {error.object!r} in {error.encoding}", "set LC_ALL=C.UTF-8 or the like")
-        )
+        what = ascii(error.object[error.start : error.end])  # no more of it: it may be a secret, and not to be printed
+        return report(MachinekitError(f"cannot print {what} in {error.encoding}", "set LC_ALL=C.UTF-8 or the like"))
     except MachinekitError as error:
         return report(error)
     except BrokenPipeError:

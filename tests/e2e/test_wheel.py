@@ -24,7 +24,17 @@ def test_in_a_clean_environment(lab: Lab, tmp_path: Path) -> None:
     assert machinekit("ls").split()[0] == "NAME"
     assert "(created)" in machinekit("create", "-d", "none", "--none-url", lab.socket, "here")
     assert f'export DOCKER_HOST="{lab.socket}"' in machinekit("env", "here")
-    for driver in ("qemu", "container", "generic"):  # their files are inside, and so are the templates
+    machinekit("doctor")  # every driver is asked, those too whose libraries are extras
+    machinekit("gc", "--dry-run")
+    for driver in (
+        "qemu",
+        "container",
+        "generic",
+        "aws",
+        "openstack",
+        "digitalocean",
+        "libcloud",
+    ):  # their files are inside, and so are the templates
         assert f"--{driver}-" in machinekit("create", "-d", driver, "--help")
     (templates,) = (tmp_path / "venv").glob("lib/*/site-packages/machinekit/templates")
     ours = {path.relative_to(ROOT / "templates") for path in (ROOT / "templates").rglob("*") if path.is_file()}
