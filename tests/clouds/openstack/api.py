@@ -25,6 +25,7 @@ class Api:
     user: str
     project: str
     password: str
+    id: str = ""  # the user's, once logged in
     token: str = ""
     through: Callable[[str], str] = str
 
@@ -46,18 +47,20 @@ class Api:
 
     def ask(self, method: str, service: str, path: str, body: Any = None) -> Any:
         """One call; a body of bytes is sent as it is. Raises HTTPError with the API's own words."""
-        headers = {"X-Auth-Token": self.token or self._login(), "OpenStack-API-Version": f"compute {COMPUTE}"}
+        headers = {"X-Auth-Token": self.token or self.login(), "OpenStack-API-Version": f"compute {COMPUTE}"}
         return _call(method, self._url(service) + path, headers, body)[0]
 
-    def _login(self) -> str:
+    def login(self) -> str:
+        """A new token."""
         domain = {"id": "default"}
         user = {"name": self.user, "domain": domain, "password": self.password}
         identity = {"methods": ["password"], "password": {"user": user}}
         scope = {"project": {"name": self.project, "domain": domain}}
-        _, headers = _call(
+        answer, headers = _call(
             "POST", f"{self._url('identity')}/auth/tokens", {}, {"auth": {"identity": identity, "scope": scope}}
         )
         self.token = headers["X-Subject-Token"]
+        self.id = answer["token"]["user"]["id"]
         return self.token
 
     def _url(self, service: str) -> str:

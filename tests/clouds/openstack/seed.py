@@ -43,9 +43,9 @@ def lift_quota(admin: Api) -> None:
 
 def application_credential(api: Api) -> tuple[str, str]:
     """Id and secret of a new one of the user."""
-    me = api.get("identity", "/auth/tokens")["token"]["user"]["id"]
+    api.login()
     described = {"application_credential": {"name": "test"}}
-    made = api.post("identity", f"/users/{me}/application_credentials", described)["application_credential"]
+    made = api.post("identity", f"/users/{api.id}/application_credentials", described)["application_credential"]
     return made["id"], made["secret"]
 
 
