@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,19 @@ from tests.servers import Certificates, FakeHost, Server, encrypted, engine
 hypothesis.settings.register_profile("machinekit", max_examples=50, deadline=None, database=None)
 hypothesis.settings.register_profile("fuzz", hypothesis.settings.get_profile("machinekit"), max_examples=1000)
 hypothesis.settings.load_profile("machinekit")
+
+
+IMAGES = "MACHINEKIT_TEST_IMAGES"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers share the images; a folder of yours in $MACHINEKIT_TEST_IMAGES spares the builds of every run.
+
+    It is here because the workers inherit what is set before they start: the conftest of a folder below comes later.
+    """
+    if IMAGES not in os.environ:
+        os.environ[IMAGES] = tempfile.mkdtemp(prefix="machinekit-images-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ[IMAGES]))
 
 
 @dataclass

@@ -11,20 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.clouds.instances import Instances, real_instances
+from tests.conftest import IMAGES
 from tests.e2e.lab import Cli, Lab, obstacle, run
 
-IMAGES = "MACHINEKIT_TEST_IMAGES"
 # The longest first, so that in the end no worker is alone with one. The first three have images of their own to build.
 LONG = """test_qemu test_container test_repository test_kill test_contract test_clients test_generic test_ssh
 test_openrc test_image test_secrets test_values test_broken_ground test_certificates test_wheel test_proxy""".split()
 THEN = ["test_crashes", "test_races", "test_fuzz", "test_checkup", "test_doctor"]
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Workers share the images; a folder of yours in $MACHINEKIT_TEST_IMAGES spares the builds of every run."""
-    if IMAGES not in os.environ:
-        os.environ[IMAGES] = tempfile.mkdtemp(prefix="machinekit-images-")
-        config.add_cleanup(lambda: shutil.rmtree(os.environ[IMAGES]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

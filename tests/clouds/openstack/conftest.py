@@ -11,7 +11,7 @@ import pytest
 from machinekit.images import Images
 from machinekit.imagestore import DISK
 from tests.clouds.openstack.cloud import CACHE, Cloud, obstacle
-from tests.e2e.conftest import IMAGES
+from tests.conftest import IMAGES
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
