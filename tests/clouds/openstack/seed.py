@@ -16,6 +16,7 @@ FLAVORS = {"m1.nano": (192, 1, 1), "m1.small": (1024, 8, 2)}  # MiB of memory, G
 USER = "ci"
 QUOTA = {"instances": 6, "cores": 10, "ram": 6144, "key_pairs": 8, "server_groups": 2}
 NETWORK_QUOTA = {"port": 20, "security_group": 8, "floatingip": 2}
+AGENTS = 3  # of the bridge, DHCP and the router
 PORTS = 4  # of two DHCP servers, and a router's two
 LINE = "console=ttyS0 quiet"
 
@@ -58,6 +59,8 @@ def flavors(admin: Api) -> None:
 
 def networks(admin: Api, api: Api, public: str, private: str) -> None:
     """One that this computer is on, one behind a router to it, and two of one name."""
+    # a port that is bound before its agent is known stays unbound
+    until(lambda: len(_alive(admin)) == AGENTS, "Neutron's agents have reported")
     shape = {"provider:network_type": "flat", "provider:physical_network": "provider"}
     kind = {"name": PUBLIC, "shared": True, "router:external": True}
     outer = admin.post("network", "/networks", {"network": kind | shape})["network"]["id"]
@@ -114,6 +117,10 @@ def wait_for_host(admin: Api, name: str) -> None:
         return "VCPU" in inventory["inventories"]
 
     until(ready, f"the compute host {name} is ready")
+
+
+def _alive(admin: Api) -> list[str]:
+    return [agent["binary"] for agent in admin.get("network", "/agents")["agents"] if agent["alive"]]
 
 
 def _all_active(admin: Api) -> bool:
