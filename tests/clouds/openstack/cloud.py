@@ -8,15 +8,15 @@ network `public`. So programs of this computer use it as any cloud, and nothing 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -199,6 +199,15 @@ def _entry(variables: dict[str, str]) -> dict[str, object]:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Wait for any other cloud on this computer to end: it has the same addresses."""
-    with Path(tempfile.gettempdir(), "machinekit-test-cloud.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    # a name of the kernel's, which goes with us however we end
+    with closing(socket.socket(socket.AF_UNIX)) as name:
+        until(partial(_bound, name), "the other OpenStack on this computer has ended", 3600, pause=1)
         yield
+
+
+def _bound(name: socket.socket) -> bool:
+    try:
+        name.bind("\0machinekit-test-cloud")
+    except OSError:
+        return False
+    return True
