@@ -435,7 +435,7 @@ REFUSED = [
     (
         "create -d container --container-engine unix:///no/such.sock a",
         3,
-        "a: docker version: Cannot connect to the Docker daemon at unix:///no/such.sock. Is the docker daemon running?",
+        "a: docker network: Cannot connect to the Docker daemon at unix:///no/such.sock. Is the docker daemon running?",
         "start the engine, or name another with --container-engine",
     ),
     (
