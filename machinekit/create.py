@@ -12,6 +12,7 @@ from machinekit.drivers import flag
 from machinekit.errors import MachinekitError, NoSuchMachineError, PreCheckError, SpecChangedError, UsageError
 from machinekit.machine import Birth, Image, Machine, Phase
 from machinekit.provider import Options
+from machinekit.setup import NOTHING, Setup
 from machinekit.spec import Spec, check_name, engine_flag, storable
 from machinekit.store import (
     CA,
@@ -28,7 +29,16 @@ from machinekit.work import Progress, Step, Work, run
 
 
 def create(
-    store: Store, name: str, *, driver: str, options: Options, spec: Spec, progress: Progress, agreed: bool = False
+    store: Store,
+    name: str,
+    *,
+    driver: str,
+    options: Options,
+    spec: Spec,
+    progress: Progress,
+    setup: Setup = NOTHING,
+    fleet: str = "",
+    agreed: bool = False,
 ) -> list[str]:
     """Make the machine `name` and its engine, and return what was done, in words; empty means "unchanged".
 
@@ -47,6 +57,8 @@ def create(
             created=time.strftime(TIME, time.gmtime()),
             options=storable(options),
             spec=spec.model_dump(mode="json"),
+            setup=setup.model_dump(mode="json"),
+            fleet=fleet,
         )
         machine = _reserved(store, wanted)
         work = Work(store, machine, progress, agreed)
@@ -189,8 +201,10 @@ def _reserved(store: Store, wanted: Machine) -> Machine:
         store.remove(wanted.name)  # nothing is made yet: what is asked for now counts
         store.reserve(wanted)
         return wanted
-    if machine.phase is Phase.CREATING and machine.spec != wanted.spec:
-        machine.spec = wanted.spec  # no engine is in use yet: a refused setting can be mended without starting over
+    settled = (machine.spec, machine.setup) == (wanted.spec, wanted.setup)
+    if machine.phase is Phase.CREATING and machine.fleet == wanted.fleet and not settled:
+        # no engine is in use yet: a refused setting can be mended without starting over
+        machine.spec, machine.setup = wanted.spec, wanted.setup
         store.save(machine)
     _refuse_changes(machine, wanted)
     return machine
@@ -201,6 +215,8 @@ def _refuse_changes(machine: Machine, wanted: Machine) -> None:
         raise SpecChangedError(
             f'machine "{machine.name}" is being removed', f"finish with machinekit rm {machine.name}, then create it"
         )
+    if machine.fleet != wanted.fleet:
+        raise SpecChangedError(*_of_another(machine, wanted))
     before, after = _flags(machine), _flags(wanted)
     if machine.driver != wanted.driver:  # other options are then no news
         before, after = {"--driver": machine.driver}, {"--driver": wanted.driver}
@@ -212,6 +228,18 @@ def _refuse_changes(machine: Machine, wanted: Machine) -> None:
             f'Docker machine "{machine.name}" already exists, with other options:\n' + "\n".join(changes),
             f"to replace it: machinekit rm {machine.name}, then create it again",
         )
+
+
+def _of_another(machine: Machine, wanted: Machine) -> tuple[str, str]:
+    """Why a machine of one fleet, or of none, is not made or changed for another, and what to do."""
+    if not machine.fleet:
+        return (
+            f'machine "{machine.name}" was made by hand',
+            f"to have the fleet own it: machinekit import {machine.name}",
+        )
+    if not wanted.fleet:
+        return f'machine "{machine.name}" is of the fleet "{machine.fleet}"', "change its file, then machinekit apply"
+    return f'machine "{machine.name}" is of another fleet, "{machine.fleet}"', "give one of the two another name"
 
 
 def _has_begun(machine: Machine) -> bool:

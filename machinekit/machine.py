@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had neither setup nor fleet
 
 
 class State(StrEnum):
@@ -49,9 +49,11 @@ class Resource:
 class Machine:
     """One machine: who it is, what was asked for, how far it got, where it answers.
 
-    `options` are the driver's, `spec` is the engine's, both as plain JSON. `url` is the engine's
-    address as DOCKER_HOST wants it; empty until the driver told the address. From `renewal_due` on the
-    certificates want to be renewed; empty while there are none of ours.
+    `options` are the driver's, `spec` is the engine's, `setup` is what the machine carries beside it, all as plain
+    JSON. `fleet` names the file that the machine is from; empty for one that was made by hand. `url` is the engine's
+    address as DOCKER_HOST wants it; empty until the driver told the address. `peer_address` is where the machines of
+    the same network reach it, when that is another one. From `renewal_due` on the certificates want to be renewed;
+    empty while there are none of ours.
     """
 
     name: str
@@ -61,10 +63,13 @@ class Machine:
     created: str
     options: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
+    setup: dict[str, Any] = field(default_factory=dict)
+    fleet: str = ""
     phase: Phase = Phase.CREATING
     done: list[str] = field(default_factory=list)
     resources: list[Resource] = field(default_factory=list)
     address: str = ""
+    peer_address: str = ""
     ssh_user: str = ""
     ssh_port: int = 0
     ssh_key: str = ""
@@ -85,6 +90,7 @@ class Machine:
         for each in fields(cls):
             if each.name in data and not isinstance(data[each.name], _KINDS[each.type.partition("[")[0]]):
                 raise TypeError(f"{each.name} is {data[each.name]!r}")
+        data["schema"] = SCHEMA  # every older one can be read as it is
         data["phase"] = Phase(data["phase"])
         data["resources"] = [Resource(**resource) for resource in data["resources"]]
         return cls(**data)
@@ -99,13 +105,15 @@ class Instance:
     """What a driver finds of a machine: its state and where it answers.
 
     `address` is empty while there is none. The ports are the ones to connect to, which port
-    forwarding may make others than the machine's own.
+    forwarding may make others than the machine's own. `peer_address` is where the machines of the same network reach
+    it, when that is another address.
     """
 
     state: State
     address: str = ""
     ssh_port: int = 22
     engine_port: int = 2376
+    peer_address: str = ""
 
 
 @dataclass(frozen=True)

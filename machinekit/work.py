@@ -111,6 +111,7 @@ class Work:
         machine = self.machine
         before = machine.to_json()
         machine.address, port = self.located(instance)
+        machine.peer_address = instance.peer_address
         if self.driver.capabilities.ssh:
             machine.ssh_port = port
             machine.ssh_user, machine.ssh_key = self.driver.ssh_user, self.driver.ssh_key

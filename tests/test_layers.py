@@ -23,7 +23,7 @@ LAYERS = (
         *("doctor", "checkup", "gc", "hostkey", "images", "work"),
     ),
     (
-        *("spec", "settings", "engine", "daemonjson", "packages", "service"),
+        *("spec", "setup", "settings", "engine", "daemonjson", "packages", "service"),
         *("keys", "client", "render", "cloudinit", "catalogue"),
     ),
     (
