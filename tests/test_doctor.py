@@ -171,7 +171,7 @@ def test_no_record_makes_the_doctor_fall_ill(store: Store, cloud: FakeCloud, dat
     options = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(OPTIONS[driver], values)))
     changes = data.draw(st.dictionaries(st.sampled_from(FIELDS), values, max_size=2))
     machine = Machine(
-        "bad", "u", driver, "s", "", OPTIONS[driver] | options, Spec().model_dump(mode="json"), Phase.READY
+        "bad", "u", driver, "s", "", OPTIONS[driver] | options, Spec().model_dump(mode="json"), phase=Phase.READY
     )
     directory = store.machines / "bad"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
