@@ -76,7 +76,7 @@ def private(subject: str, path: Path) -> Iterator[Check]:
         )
 
 
-class _Nobody:
+class Nobody:
     """A Progress that nobody watches."""
 
     def step(self, machine: str, text: str) -> None:
@@ -137,7 +137,7 @@ class _Checkup:
         elif error:
             yield self._check(Level.WARNING, error.message, error.hint)
         else:
-            self.work = Work(self.store, record, _Nobody())
+            self.work = Work(self.store, record, Nobody())
             yield self._check(Level.OK, "the record can be read")
 
     def _files(self, work: Work) -> Iterator[Check]:

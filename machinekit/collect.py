@@ -55,13 +55,44 @@ def rows(store: Store, names: Iterable[str], patience: float, *, engines: bool =
     for machine in machines:
         row = table[machine.name]
         row.driver, row.url, row.active = machine.driver, machine.url, active(machine)
+    for name, found in instances(store, machines).items():
+        if isinstance(found, MachinekitError):
+            table[name].state, table[name].error = State.ERROR, found.message
+        else:
+            table[name].state = found.state if found else State.NOT_FOUND
+    if not engines:
+        return list(table.values())
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        _states(store, machines, table, pool)
-        if not engines:
-            return list(table.values())
         running = [machine for machine in machines if table[machine.name].state is State.RUNNING and machine.url]
         list(pool.map(lambda machine: _engine(store, machine, table[machine.name], patience), running))
     return list(table.values())
+
+
+def instances(store: Store, machines: Iterable[Machine]) -> dict[str, Instance | MachinekitError | None]:
+    """What the providers say of the machines, by name: each is asked once for all of its own, all at once."""
+    found: dict[str, Instance | MachinekitError | None] = {}
+    bound: dict[str, list[Driver[Any]]] = {}
+    for machine in machines:
+        try:
+            bound.setdefault(machine.driver, []).append(drivers.bind(machine, store.directory(machine.name)))
+        except MachinekitError as error:
+            found[machine.name] = error
+
+    def ask(mine: list[Driver[Any]]) -> None:
+        try:
+            answers: dict[str, Instance | None] = type(mine[0]).find_all(mine)
+        except MachinekitError as error:
+            if len(mine) > 1:  # one account's or one engine's trouble is not the others'
+                list(map(ask, ([driver] for driver in mine)))
+            else:
+                found[mine[0].machine.name] = error
+            return
+        found.update({driver.machine.name: answers.get(driver.machine.uid) for driver in mine})
+
+    if bound:
+        with concurrent.futures.ThreadPoolExecutor(len(bound)) as pool:
+            list(pool.map(ask, bound.values()))
+    return found
 
 
 def strangers(store: Store) -> list[Row]:
@@ -73,32 +104,6 @@ def strangers(store: Store) -> list[Row]:
 def active(machine: Machine) -> bool:
     """Whether DOCKER_HOST points to the machine."""
     return bool(machine.url) and os.environ.get("DOCKER_HOST") == machine.url
-
-
-def _states(
-    store: Store, machines: list[Machine], table: dict[str, Row], pool: concurrent.futures.ThreadPoolExecutor
-) -> None:
-    bound: dict[str, list[Driver[Any]]] = {}
-    for machine in machines:
-        try:
-            bound.setdefault(machine.driver, []).append(drivers.bind(machine, store.directory(machine.name)))
-        except MachinekitError as error:
-            table[machine.name].state, table[machine.name].error = State.ERROR, error.message
-
-    def ask(mine: list[Driver[Any]]) -> None:
-        try:
-            found: dict[str, Instance | None] = type(mine[0]).find_all(mine)
-        except MachinekitError as error:
-            if len(mine) > 1:  # one account's or one engine's trouble is not the others'
-                list(map(ask, ([driver] for driver in mine)))
-            else:
-                table[mine[0].machine.name].state, table[mine[0].machine.name].error = State.ERROR, error.message
-            return
-        for driver in mine:
-            instance = found.get(driver.machine.uid)
-            table[driver.machine.name].state = instance.state if instance else State.NOT_FOUND
-
-    list(pool.map(ask, filter(None, bound.values())))
 
 
 def _engine(store: Store, machine: Machine, row: Row, patience: float) -> None:

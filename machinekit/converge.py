@@ -174,6 +174,7 @@ def wanted_files(work: Work) -> list[engine.File]:
         listen=_listen(work),
         certificates=certificates.on_the_host(work),
         original=work.machine.uid if work.machine.phase is Phase.CREATING else "",
+        previous=work.previous,
     )
 
 

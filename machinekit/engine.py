@@ -97,17 +97,29 @@ def parse_facts(lines: list[str]) -> Facts:
 
 
 def wanted_files(
-    spec: Spec, facts: Facts, *, driver: str, listen: str, certificates: dict[str, bytes], original: str = ""
+    spec: Spec,
+    facts: Facts,
+    *,
+    driver: str,
+    listen: str,
+    certificates: dict[str, bytes],
+    original: str = "",
+    previous: Spec | None = None,
 ) -> list[File]:
     """Every file we manage on the host, as it should be.
 
     `listen` is the engine's TCP address, such as tcp://0.0.0.0:2376; `certificates` are by path. With `original`
     our settings are merged with what was there before us, not with what is there now: an earlier try may have
-    left settings that were taken back.
+    left settings that were taken back. What only the `previous` spec wanted goes.
     """
+    hosts = service.hosts(facts.exec_start)
     current = daemonjson.read(facts.daemon_json)
     base = daemonjson.read(facts.originals.get(original) or facts.settings_before)
-    wanted = daemon_settings(base, spec, driver=driver, listen=listen, unit_hosts=service.hosts(facts.exec_start))
+    if previous:
+        before = daemonjson.read(list(facts.originals.values())[-1]) if facts.originals else {}
+        ours = daemon_settings(before, previous, driver=driver, listen=listen, unit_hosts=hosts)
+        base = daemonjson.without(base, ours, before)
+    wanted = daemon_settings(base, spec, driver=driver, listen=listen, unit_hosts=hosts)
     # a file that says the same in other words stays as its owner wrote it
     text = base64.b64decode(facts.daemon_json) if wanted == current else json.dumps(wanted, indent=2).encode() + b"\n"
     files = [*certificate_files(certificates), File(DAEMON_JSON, text)]

@@ -104,7 +104,7 @@ def parse_spec(values: dict[str, Any], variables: Mapping[str, str] = MappingPro
         return Spec(**values)
     except ValidationError as error:
         problems = _explained(error, engine_flag, Spec.model_fields)
-        raise UsageError(_sourced(problems, engine_flag, variables)) from None
+        raise UsageError(in_words_of(problems, engine_flag, _dollars(variables))) from None
 
 
 def engine_flag(field: str) -> str:
@@ -145,43 +145,14 @@ def parse_options(
     except ValidationError as error:
         secrets = {field for field, info in driver.Options.infos().items() if info.secret}
         problems = _explained(error, flag, validated.model_fields, secrets)
-        raise UsageError(_sourced(problems, flag, variables)) from None
+        raise UsageError(in_words_of(problems, flag, _dollars(variables))) from None
     except ValueError as error:
-        raise UsageError(_sourced(f"driver {name}: {error}", flag, variables)) from None
+        raise UsageError(in_words_of(f"driver {name}: {error}", flag, _dollars(variables))) from None
     return options
 
 
-def storable(options: Options) -> dict[str, Any]:
-    """The options as they are kept in a record: no secrets, only JSON."""
-    infos = options.infos()
-    values = {key: value for key, value in dataclasses.asdict(options).items() if not infos[key].secret}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-
-def _sourced(text: str, flag: Callable[[str], str], variables: Mapping[str, str]) -> str:
-    """The text with the environment variable in the place of a flag that nobody typed."""
-    for field, variable in variables.items():
-        text = re.sub(rf"(?<![\w-]){re.escape(flag(field))}(?![\w-])", f"${variable}", text)
-    return text
-
-
-def _explained(
-    error: ValidationError, flag: Callable[[str], str], fields: Mapping[str, FieldInfo], secrets: Collection[str] = ()
-) -> str:
-    """What pydantic found, in our words: what is wrong, and what is allowed. Never a secret's value."""
-    lines = []
-    for problem in error.errors(include_url=False):
-        name = str(problem["loc"][0]) if problem["loc"] else ""
-        if not name:
-            lines.append(str(problem["ctx"]["error"]))
-        elif name in secrets and problem["type"] != "missing":
-            lines.append(f"{flag(name)} does not have the right form: {fields[name].description}")
-        else:
-            lines.append(f"{flag(name)}{_explanation(problem, fields.get(name))}")
-    return "; ".join(lines)
-
-
-def _explanation(problem: ErrorDetails, field: FieldInfo | None) -> str:  # noqa: PLR0911 (a table)
+def explanation(problem: ErrorDetails, field: FieldInfo | None) -> str:  # noqa: PLR0911 (a table)
+    """What a single problem is, to be read after the name of the option."""
     given = problem["input"]
     match problem["type"]:
         case "missing":
@@ -201,6 +172,40 @@ def _explanation(problem: ErrorDetails, field: FieldInfo | None) -> str:  # noqa
             return f": {given!r} is not {_range(field)}"
         case _:
             return f": {given!r} is not a value it takes: {field.description if field else problem['msg']}"
+
+
+def in_words_of(text: str, flag: Callable[[str], str], names: Mapping[str, str]) -> str:
+    """The text with the flags that nobody typed in the words that were used, which are given by field."""
+    for field, name in names.items():
+        text = re.sub(rf"(?<![\w-]){re.escape(flag(field))}(?![\w-])", lambda _, name=name: name, text)  # type: ignore[misc]
+    return text
+
+
+def storable(options: Options) -> dict[str, Any]:
+    """The options as they are kept in a record: no secrets, only JSON."""
+    infos = options.infos()
+    values = {key: value for key, value in dataclasses.asdict(options).items() if not infos[key].secret}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _dollars(variables: Mapping[str, str]) -> dict[str, str]:
+    return {field: f"${variable}" for field, variable in variables.items()}
+
+
+def _explained(
+    error: ValidationError, flag: Callable[[str], str], fields: Mapping[str, FieldInfo], secrets: Collection[str] = ()
+) -> str:
+    """What pydantic found, in our words: what is wrong, and what is allowed. Never a secret's value."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        if not name:
+            lines.append(str(problem["ctx"]["error"]))
+        elif name in secrets and problem["type"] != "missing":
+            lines.append(f"{flag(name)} does not have the right form: {fields[name].description}")
+        else:
+            lines.append(f"{flag(name)}{explanation(problem, fields.get(name))}")
+    return "; ".join(lines)
 
 
 _NUMBERS = ("int_", "float_", "finite_", "greater_", "less_")

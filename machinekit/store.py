@@ -68,6 +68,7 @@ class Store:
         self.machines = home / "machines"
         self.images = home / "images"
         self.locks = home / "locks"
+        self.fleets = home / "fleets"  # locks too
 
     # --- reading
 
@@ -305,6 +306,17 @@ class Store:
             patience=LOCK_PATIENCE if patience is None else patience,
             waiting=waiting,
             needed=lambda: self.exists(name),
+        )
+
+    def lock_fleet(
+        self, name: str, doing: str, waiting: Callable[[str], None], patience: float
+    ) -> AbstractContextManager[None]:
+        """The same for a fleet of machines."""
+        from machinekit import locks
+
+        settle(self.home, self.fleets)
+        return locks.held(
+            self.fleets / name, f'fleet "{name}"', doing, patience=patience, waiting=waiting, needed=lambda: False
         )
 
     def _missing(self, name: str) -> NoSuchMachineError:

@@ -15,7 +15,8 @@ from machinekit.engine import Facts
 from machinekit.errors import BrokenError, MachinekitError, StoreError
 from machinekit.machine import Instance, Machine, Phase
 from machinekit.provider import Driver
-from machinekit.spec import parse_spec
+from machinekit.setup import Setup
+from machinekit.spec import Spec, parse_spec
 from machinekit.store import KNOWN_HOSTS, LOST, SSH_KEY, Store
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class Progress(Protocol):
 class Work:
     """One machine being worked on, under its lock.
 
-    `agreed` says that nobody needs to be asked. `changed` collects what was done to the machine, in words; empty means
+    `previous` are the engine's settings that the machine was given last, where others are wanted now. `agreed` says
+    that nobody needs to be asked. `changed` collects what was done to the machine, in words; empty means
     that it was as it should be.
     """
 
@@ -64,10 +66,12 @@ class Work:
     changed: list[str] = field(default_factory=list)
     facts: Facts = field(default_factory=Facts)
     connection: Connection | None = None
+    previous: Spec | None = None
 
     def __post_init__(self) -> None:
         self.driver: Driver[Any] = drivers.bind(self.machine, self.directory, self.save)
         self.spec = parse_spec(self.machine.spec)
+        self.setup = Setup.model_validate(self.machine.setup)
 
     @property
     def newborn(self) -> bool:

@@ -19,11 +19,24 @@ PROVIDERS = ROOT / "providers"
 LAYERS = (
     ("cli", "__main__"),
     (
-        *("create", "lifecycle", "upgrade", "collect", "converge", "certificates"),
+        *("savedplan", "fleet", "drift", "create", "lifecycle", "upgrade", "collect", "converge", "certificates"),
         *("doctor", "checkup", "gc", "hostkey", "images", "work"),
     ),
     (
-        *("spec", "setup", "settings", "engine", "daemonjson", "packages", "service"),
+        *(
+            "plan",
+            "fleetfile",
+            "fleetform",
+            "fileerrors",
+            "yamlfile",
+            "spec",
+            "setup",
+            "settings",
+            "engine",
+            "daemonjson",
+            "packages",
+            "service",
+        ),
         *("keys", "client", "render", "cloudinit", "catalogue"),
     ),
     (

@@ -23,15 +23,19 @@ def each(
     verb: Callable[[str, Progress], str],
     *,
     stream: TextIO | None = None,
+    parallel: int = PARALLEL,
 ) -> int:
-    """Call `verb` for every machine in parallel and print what it returns; one failure does not stop the others.
+    """Call `verb` for every machine, `parallel` at once, and print what it returns; a failure does not stop the others.
 
     Progress and results go to `stream`, stdout if none is given. Returns the exit code: the highest of all.
     """
     lock = threading.Lock()
-    open_ends = list(names)
+    waiting, open_ends = list(names), list[str]()
 
     def call(name: str) -> int:
+        with lock:
+            waiting.remove(name)
+            open_ends.append(name)
         try:
             said = verb(name, shown)
         except MachinekitError as error:
@@ -49,10 +53,14 @@ def each(
             shown.end(name)
             return report(outcome, name)
 
+    def left() -> list[str]:
+        lines = [state_of(store, name) for name in open_ends]
+        return [*lines, f"not begun: {', '.join(waiting)}"] if waiting else lines
+
     with (
         progress(stream) as shown,
-        leaving(lambda: [state_of(store, name) for name in open_ends], shown.stop),
-        ThreadPoolExecutor(PARALLEL) as pool,
+        leaving(left, shown.stop),
+        ThreadPoolExecutor(parallel) as pool,
     ):
         return max(pool.map(call, names), default=0)
 

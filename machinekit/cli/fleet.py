@@ -1,0 +1,96 @@
+"""What the commands on a fleet file share: its options, and how a plan is shown."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from machinekit.errors import UsageError
+from machinekit.fleet import FILE, load
+from machinekit.plan import Action, Difference, Plan
+
+if TYPE_CHECKING:
+    from machinekit.fleetfile import Fleet
+
+SIGNS = {Action.CREATE: "+", Action.CHANGE: "~", Action.REPLACE: "±", Action.REMOVE: "-"}
+COLOURS = {Action.CREATE: "green", Action.CHANGE: "yellow", Action.REPLACE: "magenta", Action.REMOVE: "red"}
+LONG = 60  # characters of a value that are shown
+
+
+def file_options(parser: argparse.ArgumentParser) -> None:
+    """Which file, and the variables in it."""
+    parser.add_argument(
+        "-f",
+        "--file",
+        default=os.environ.get("MACHINEKIT_FILE") or FILE,
+        help=f"the fleet file ({FILE}) [$MACHINEKIT_FILE]",
+    )
+    parser.add_argument(
+        "--var",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variable of the file, before the environment's",
+    )
+
+
+def plan_options(parser: argparse.ArgumentParser) -> None:
+    """What narrows a plan down or widens it."""
+    parser.add_argument("--target", action="append", default=[], metavar="NAME", help="only this machine, repeatable")
+    parser.add_argument(
+        "--replace", action="append", default=[], metavar="NAME", help="make this machine anew, repeatable"
+    )
+    parser.add_argument("--no-refresh", action="store_true", help="believe the records, do not look at the machines")
+
+
+def fleet_of(args: argparse.Namespace) -> Fleet:
+    """The fleet of the file that the options name; raises UsageError."""
+    variables: dict[str, str] = {}
+    for each in args.var:
+        name, separator, value = each.partition("=")
+        if not separator or not name:
+            raise UsageError(f"--var: {each!r} is not of the form NAME=VALUE")
+        variables[name] = value
+    return load(Path(args.file), variables)
+
+
+def print_plan(plan: Plan, stream: TextIO | None = None) -> None:
+    """The plan for people: a line for each machine that something happens to, and one for each difference."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+    for change in plan.actions:
+        line = f"{SIGNS[change.action]} {change.action.value:<8} {change.name} ({change.driver})"
+        console.print(Text(line, style=COLOURS[change.action]))
+        for each in change.differences:
+            console.print(Text(f"    {_difference(each)}"))
+    console.print(Text(f"{plan.fleet}: {summary(plan)}"))
+
+
+def summary(plan: Plan) -> str:
+    """How many machines there is what to do with."""
+    words = {Action.CREATE: "to create", Action.CHANGE: "to change", Action.REPLACE: "to replace"}
+    words |= {Action.REMOVE: "to remove", Action.KEEP: "unchanged"}
+    counts = {action: sum(change.action is action for change in plan.changes) for action in Action}
+    return ", ".join(f"{count} {words[action]}" for action, count in counts.items() if count) or "no machines"
+
+
+def _difference(each: Difference) -> str:
+    forces = " (only a new machine can have it)" if each.replaces else ""
+    if each.before is None:
+        return f"+ {each.what}{forces}"
+    if each.after is None:
+        return f"- {each.what}{forces}"
+    if isinstance(each.before, dict):
+        return f"~ {each.what}{forces}"
+    return f"~ {each.what}: {_value(each.before)} -> {_value(each.after)}{forces}"
+
+
+def _value(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = text if len(text) <= LONG else f"{text[: LONG - 3]}..."
+    return text or "none"

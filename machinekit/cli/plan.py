@@ -1,0 +1,60 @@
+"""`plan`: what apply would do."""
+
+from __future__ import annotations
+
+import argparse
+
+from machinekit.cli.command import Command, store_of
+
+CHANGES = 2  # the exit code of --detailed-exitcode
+
+
+class Plan(Command):
+    """Show what apply would do; nothing is changed."""
+
+    examples = (
+        "Examples: machinekit plan\n"
+        "          machinekit plan --detailed-exitcode      (0 nothing to do, 1 failed, 2 something to do)\n"
+        "          machinekit plan --out ci.plan && machinekit apply ci.plan"
+    )
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """The file's, and how to tell."""
+        from machinekit.cli import fleet
+
+        fleet.file_options(parser)
+        fleet.plan_options(parser)
+        parser.add_argument("--json", action="store_true", help="the plan as JSON for programs")
+        parser.add_argument("--out", default="", metavar="FILE", help="save the plan, for apply FILE")
+        parser.add_argument(
+            "--detailed-exitcode",
+            action="store_true",
+            help="exit with 2 when there is something to do, 1 for any error",
+        )
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Look, compare, print."""
+        from machinekit.cli import fleet
+        from machinekit.cli.command import report
+        from machinekit.errors import MachinekitError
+        from machinekit.fleet import make_plan
+        from machinekit.savedplan import save
+
+        narrowed = {"refresh": not args.no_refresh, "targets": args.target, "replace": args.replace}
+        try:
+            wanted = fleet.fleet_of(args)
+            made = make_plan(store_of(args), wanted, **narrowed)
+            if args.out:
+                save(args.out, wanted, made, **narrowed)
+        except MachinekitError as error:
+            if args.detailed_exitcode:  # 2 has another meaning here
+                report(error)
+                return 1
+            raise
+        if args.json:
+            import json
+
+            print(json.dumps(made.to_json(), indent=2))
+        else:
+            fleet.print_plan(made)
+        return CHANGES if args.detailed_exitcode and made.actions else 0

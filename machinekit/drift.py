@@ -1,0 +1,78 @@
+"""How machines differ from what their records say: asked of the providers and the hosts themselves. Reads only."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from machinekit import collect, converge, engine, keys, packages
+from machinekit.checkup import PROBE, Nobody
+from machinekit.errors import MachinekitError
+from machinekit.machine import Instance, Machine, Phase, State
+from machinekit.plan import Difference
+from machinekit.store import TIME, Store
+from machinekit.work import Work
+
+HOSTS = 64  # asked at once
+ENGINE_VERSION = "engine.version"
+RESTING = (State.STOPPED, State.PAUSED, State.SAVED)
+
+
+def look(store: Store, machines: Sequence[Machine]) -> dict[str, list[Difference]]:
+    """The differences by machine; each provider is asked once for all of its machines.
+
+    Raises MachinekitError when a provider cannot be asked: what it has is then not known.
+    """
+    whole = [machine for machine in machines if machine.phase is Phase.READY]
+    found = collect.instances(store, whole)
+    with ThreadPoolExecutor(HOSTS) as pool:
+        looks = pool.map(lambda machine: _machine(store, machine, found[machine.name]), whole)
+        return {machine.name: differences for machine, differences in zip(whole, looks, strict=True)}
+
+
+def _machine(store: Store, machine: Machine, found: Instance | MachinekitError | None) -> list[Difference]:
+    if isinstance(found, MachinekitError):
+        raise MachinekitError(
+            f'cannot ask driver {machine.driver} for "{machine.name}": {found.message}',
+            found.hint or "with --no-refresh the plan is made from the records alone",
+        )
+    if found is None:
+        return [Difference("instance", "gone", "running", replaces=True)]
+    if found.state is not State.RUNNING:
+        return [Difference("instance", found.state.value.lower(), "running", replaces=found.state not in RESTING)]
+    work = Work(store, machine, Nobody())
+    if not work.driver.capabilities.ssh:
+        return []
+    address = work.located(found)
+    if address != (machine.address, machine.ssh_port):
+        before, after = (f"{host}:{port}" for host, port in ((machine.address, machine.ssh_port), address))
+        return [Difference("address", before, after)]
+    try:
+        return list(_host(work))
+    except MachinekitError as error:
+        return [Difference("host", error.message, "answers")]
+
+
+def _host(work: Work) -> Iterator[Difference]:
+    """What the host tells of itself against what we would have it be."""
+    with contextlib.closing(work.connected()) as connection:
+        work.facts = engine.parse_facts(connection.run(engine.probe_script(), patience=PROBE))
+    facts, machine = work.facts, work.machine
+    if not facts.dockerd:
+        yield Difference("engine", "not installed", "installed")
+        return
+    if work.spec.version and (departure := packages.departure(work.spec, facts)):
+        yield Difference(ENGINE_VERSION, departure, work.spec.version)
+    if facts.active != "yes":
+        yield Difference("engine", "stopped", "running")
+    if machine.renewal_due and machine.renewal_due <= datetime.now(UTC).strftime(TIME):
+        yield Difference("certificates", "about to end", "renewed")
+    try:
+        changed = engine.to_put(converge.wanted_files(work), facts)
+    except keys.UNREADABLE:
+        yield Difference("certificates", "cannot be read", "renewed")
+        return
+    for file in changed:
+        yield Difference(file.path, "changed on the host" if file.path in facts.files else "missing", "as configured")

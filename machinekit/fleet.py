@@ -1,0 +1,118 @@
+"""Make a fleet's machines as its file wants them: the plan, and what carries it out for one machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import dotenv
+
+from machinekit import converge, create, drift, fleetfile, lifecycle, packages, plan, upgrade
+from machinekit.errors import MachinekitError, UsageError
+from machinekit.fleetfile import Fleet, Wanted
+from machinekit.plan import Action, Change, Plan
+from machinekit.store import Store
+from machinekit.work import Progress, run, working_on
+
+FILE = "machinekit.yaml"
+DOTENV = ".env"
+
+
+def load(path: Path, given: Mapping[str, str]) -> Fleet:
+    """The fleet of a file. A variable in it is one of `given`, of the environment, or of .env beside it.
+
+    Raises UsageError with everything that is wrong.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        hint = "machinekit init writes one to start with" if isinstance(error, FileNotFoundError) else ""
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint) from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not a text in UTF-8") from None
+    folder = path.absolute().parent
+    beside = {name: value or "" for name, value in dotenv.dotenv_values(folder / DOTENV, interpolate=False).items()}
+    return fleetfile.parse(text, str(path), folder, {**beside, **os.environ, **given})
+
+
+def make_plan(
+    store: Store, fleet: Fleet, *, refresh: bool = True, targets: Collection[str] = (), replace: Collection[str] = ()
+) -> Plan:
+    """What `apply` would do. Without `refresh` the records are believed.
+
+    Raises what `plan.make` and `drift.look` do.
+    """
+    records = {name: store.load(name) for name in store.names()}
+    ours = [
+        record for record in records.values() if record.fleet == fleet.name and (not targets or record.name in targets)
+    ]
+    seen = drift.look(store, ours) if refresh else {}
+    return plan.make(fleet, records, seen, targets=targets, replace=replace)
+
+
+def alone(store: Store, name: str, doing: str, progress: Progress, patience: float) -> AbstractContextManager[None]:
+    """Be the only one that changes a fleet; raises LockedError after `patience` seconds."""
+    return store.lock_fleet(name, doing, lambda holder: progress.note(name, f"waiting: {holder}"), patience)
+
+
+def carry_out(
+    store: Store, fleet: str, change: Change, wanted: Wanted | None, progress: Progress, *, agreed: bool = False
+) -> list[str]:
+    """Do what the plan says for one machine. Returns what was done; the same again goes on where this was stopped."""
+    done: list[str] = []
+    if change.action in (Action.REMOVE, Action.REPLACE):
+        if store.exists(change.name):
+            lifecycle.remove(store, change.name, progress)
+        done.append("removed")
+    if wanted and change.action in (Action.CREATE, Action.REPLACE):
+        done += create.create(
+            store,
+            wanted.name,
+            driver=wanted.driver,
+            options=wanted.options,
+            spec=wanted.spec,
+            setup=wanted.setup,
+            fleet=fleet,
+            progress=progress,
+            agreed=agreed,
+        )
+    if wanted and change.action is Action.CHANGE:
+        done += _change(
+            store, wanted, progress, upgrades=any(each.what == drift.ENGINE_VERSION for each in change.differences)
+        )
+    return done
+
+
+def _change(store: Store, wanted: Wanted, progress: Progress, *, upgrades: bool) -> list[str]:
+    """Have a machine that is there be as wanted. Its record follows at the end: until then the plan stays the same."""
+    with working_on(store, wanted.name, "apply", progress) as work:
+        work.driver.options = wanted.options
+        work.previous = work.spec
+        work.spec = wanted.spec.model_copy(update={"version": work.spec.version})  # another one is upgrade's to install
+        work.setup = wanted.setup
+        run(work, converge.steps(work))
+        work.machine.spec = work.spec.model_dump(mode="json")
+        work.machine.setup = wanted.setup.model_dump(mode="json")
+        work.save()
+        done = work.changed
+    if upgrades:
+        done += upgrade.upgrade(store, wanted.name, progress, to=wanted.spec.version or packages.LATEST)
+    return done
+
+
+def adopt(store: Store, fleet: Fleet, name: str, progress: Progress) -> None:
+    """Have the fleet own a machine that was made by hand, and that its file wants; nothing of it is changed.
+
+    Raises UsageError when the file does not want it, MachinekitError when another fleet has it.
+    """
+    if name not in (machine.name for machine in fleet.machines):
+        raise UsageError(f"{name!r} is not in the file", f"machinekit show --yaml {name} writes what to put there")
+    with working_on(store, name, "import", progress) as work:
+        if work.machine.fleet not in ("", fleet.name):
+            raise MachinekitError(
+                f'machine "{name}" is of the fleet "{work.machine.fleet}"', "take it out of that file first"
+            )
+        work.machine.fleet = fleet.name
+        work.save()

@@ -1,0 +1,284 @@
+"""The fleet file: which machines there should be. Its models, and what they come to for each machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from machinekit import drivers, fileerrors, fleetform, yamlfile
+from machinekit.errors import MachinekitError, UsageError, nearest
+from machinekit.provider import Options, absolute
+from machinekit.setup import RoleUse, Setup
+from machinekit.spec import Spec, engine_flag, in_words_of, parse_options, parse_spec, storable
+
+MANAGERS = 7  # https://docs.docker.com/engine/swarm/admin_guide/#operate-manager-nodes-in-a-swarm
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One machine as the file wants it."""
+
+    name: str
+    driver: str
+    options: Options
+    spec: Spec
+    setup: Setup
+    labels: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data without secrets."""
+        return {
+            "name": self.name,
+            "driver": self.driver,
+            "options": storable(self.options),
+            "spec": self.spec.model_dump(mode="json"),
+            "setup": self.setup.model_dump(mode="json"),
+            "labels": dict(self.labels),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Wanted:
+        """The machine of that data; secrets come from the environment. Raises UsageError."""
+        options = parse_options(
+            data["driver"], drivers.load(data["driver"]), _with_secrets(data["driver"], data["options"])
+        )
+        spec, setup = Spec(**data["spec"]), Setup.model_validate(data["setup"])
+        return cls(data["name"], data["driver"], options, spec, setup, data["labels"])
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What a file wants: its machines, in its order, and which of them make up a Swarm."""
+
+    name: str
+    machines: tuple[Wanted, ...]
+    managers: tuple[str, ...] = ()
+    workers: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data without secrets."""
+        machines = [machine.to_json() for machine in self.machines]
+        return {"name": self.name, "machines": machines, "managers": self.managers, "workers": self.workers}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Fleet:
+        """The fleet of that data."""
+        machines = tuple(Wanted.from_json(each) for each in data["machines"])
+        return cls(data["name"], machines, tuple(data["managers"]), tuple(data["workers"]))
+
+
+def parse(text: str, file: str, folder: Path, variables: Mapping[str, str]) -> Fleet:
+    """The fleet of a file's text; relative paths in it are found from `folder`.
+
+    Raises UsageError with everything that is wrong, a line each with file, line and column.
+    """
+    document = yamlfile.read(text, file, variables)
+    if not isinstance(document.data, dict):
+        raise UsageError(f"{file} has no keys such as version, name and machines", "start with machinekit init")
+    own = {key: value for key, value in document.data.items() if not key.startswith("x-")}  # as in a Compose file
+    document.data = _with_absolute_paths(_with_tuples(own), folder)
+    form = fleetform.form(frozenset(drivers.names()) & {key for entry in _entries(document.data) for key in entry})
+    try:
+        given = form(**document.data)
+    except ValidationError as error:
+        raise UsageError("\n".join(fileerrors.explained(error, form, document, _about_key))) from None
+    return _Expansion(given, document).fleet()
+
+
+class _Expansion:
+    """Makes the machines of a file that is right in form."""
+
+    def __init__(self, given: Any, document: yamlfile.Document) -> None:
+        self._given = given
+        self._document = document
+        self._problems: list[str] = []
+
+    def fleet(self) -> Fleet:
+        """The fleet; raises UsageError."""
+        machines: dict[str, Wanted] = {}
+        groups: dict[str, tuple[str, ...]] = {}
+        for index, entry in enumerate(self._given.machines):
+            path: yamlfile.Path = ("machines", index)
+            names = self._names(entry, path)
+            groups[entry.name] = names
+            if twice := next((name for name in names if name in machines), None):
+                self._wrong((*path, "name"), f"there is a machine {twice!r} already")
+            if made := self._machine(entry, path):
+                machines |= {name: dataclasses.replace(made, name=name) for name in names}
+        if self._problems:
+            raise UsageError("\n".join(self._problems))
+        managers, workers = self._swarm(groups, list(machines))
+        if self._problems:
+            raise UsageError("\n".join(self._problems))
+        return Fleet(self._given.name, tuple(machines.values()), managers, workers)
+
+    def _names(self, entry: Any, path: yamlfile.Path) -> tuple[str, ...]:
+        if (entry.count is None) is bool(fleetform.INDEX.search(entry.name)):
+            self._wrong((*path, "name"), "a group has both a count and {index} in its name, a single machine neither")
+            return ()
+        if entry.count is None:
+            return (entry.name,)
+        return tuple(_numbered(entry.name, number) for number in range(1, entry.count + 1))
+
+    def _machine(self, entry: Any, path: yamlfile.Path) -> Wanted | None:
+        """The machine of an entry, but for its name; None when something is wrong with it."""
+        defaults, before = self._given.defaults, len(self._problems)
+        driver = entry.driver if "driver" in entry.model_fields_set else defaults.driver
+        labels = {**defaults.labels, **entry.labels}
+        options = self._options(driver, entry, path)
+        spec = self._spec(entry, labels, path)
+        setup = self._setup(entry, path)
+        if len(self._problems) > before or options is None or spec is None or setup is None:
+            return None
+        return Wanted("", driver, options, spec, setup, labels)
+
+    def _options(self, driver: str, entry: Any, path: yamlfile.Path) -> Options | None:
+        try:
+            name, kind = drivers.canonical(driver), drivers.load(drivers.canonical(driver))
+            if name != driver:
+                raise UsageError(f"driver {driver} is called {name} here")
+        except MachinekitError as error:
+            self._wrong((*path, "driver"), f"{error.message}{f' ({error.hint})' if error.hint else ''}")
+            return None
+        own = {each for each in _drivers_in(entry) if each != driver}
+        for stranger in own:
+            self._wrong((*path, stranger), f"the machine's driver is {driver}")
+        values = self._merged(driver, entry)
+        keys = {field: f"{driver}.{field}" for field in kind.Options.infos()}
+        try:
+            return parse_options(driver, kind, _with_secrets(driver, values))
+        except UsageError as error:
+            self._wrong((*path, driver), in_words_of(error.message, lambda field: drivers.flag(driver, field), keys))
+        return None
+
+    def _spec(self, entry: Any, labels: Mapping[str, str], path: yamlfile.Path) -> Spec | None:
+        values = self._merged("engine", entry)
+        if "source" in values:
+            values["engine"] = values.pop("source")
+        keys = {field: f"engine.{_key(field)}" for field in Spec.model_fields}
+        try:
+            return parse_spec({**values, "labels": tuple(f"{key}={value}" for key, value in labels.items())})
+        except UsageError as error:
+            self._wrong((*path, "engine"), in_words_of(error.message, engine_flag, keys))
+        return None
+
+    def _setup(self, entry: Any, path: yamlfile.Path) -> Setup | None:
+        """The defaults' files and roles and the machine's own, which count where both have one."""
+        files = {file.path: file for file in (*self._given.defaults.files, *entry.files)}
+        found = [
+            RoleUse(role=use["role"], options={key: value for key, value in use.items() if key != "role"})
+            for use in (*self._given.defaults.roles, *entry.roles)
+        ]
+        roles = {use.role: use for use in found}
+        return Setup(files=tuple(files.values()), registries=self._given.registries, roles=tuple(roles.values()))
+
+    def _merged(self, section: str, entry: Any) -> dict[str, Any]:
+        """What the defaults and the entry have in a section; the entry's counts."""
+        parts = (getattr(each, section, None) for each in (self._given.defaults, entry))
+        return {key: getattr(part, key) for part in parts if part for key in part.model_fields_set}
+
+    def _swarm(
+        self, groups: Mapping[str, tuple[str, ...]], names: list[str]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if not self._given.swarm:
+            return (), ()
+        found: dict[str, tuple[str, ...]] = {}
+        for kind in ("managers", "workers"):
+            meant: list[str] = []
+            for index, name in enumerate(getattr(self._given.swarm, kind)):
+                path: yamlfile.Path = ("swarm", kind, index)
+                if name not in names and name not in groups:
+                    self._wrong(path, f"no machine is called {name!r}{nearest(name, [*names, *groups])}")
+                meant += groups.get(name, (name,))
+                if twice := next((each for each in meant if meant.count(each) > 1), None):
+                    self._wrong(path, f"{twice} is there twice")
+            found[kind] = tuple(dict.fromkeys(meant))
+        if both := sorted(set(found["managers"]) & set(found["workers"])):
+            self._wrong(
+                ("swarm", "workers"), f"{', '.join(both)} cannot be a worker too: managers run services as well"
+            )
+        if not 1 <= len(found["managers"]) <= MANAGERS:
+            self._wrong(("swarm", "managers"), f"a Swarm has 1 to {MANAGERS} managers, not {len(found['managers'])}")
+        return found["managers"], found["workers"]
+
+    def _wrong(self, path: yamlfile.Path, why: str) -> None:
+        self._problems.append(f"{self._document.at(path)}: {fileerrors.named(path)}: {why}")
+
+
+def _numbered(pattern: str, number: int) -> str:
+    def digits(found: re.Match[str]) -> str:
+        return f"{number:0{found[1] or 1}}"
+
+    return fleetform.INDEX.sub(digits, pattern)
+
+
+def _entries(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The defaults and the machines, as far as they have the right form."""
+    machines = data.get("machines")
+    for entry in (data.get("defaults"), *(machines if isinstance(machines, tuple) else ())):
+        if isinstance(entry, dict):
+            yield entry
+
+
+def _drivers_in(entry: Any) -> list[str]:
+    return [key for key in entry.model_fields_set if key in drivers.names()]
+
+
+def _key(field: str) -> str:
+    return "source" if field == "engine" else field
+
+
+def _with_tuples(data: Any) -> Any:
+    """Lists as the strict models want them."""
+    if isinstance(data, dict):
+        return {key: _with_tuples(value) for key, value in data.items()}
+    return tuple(map(_with_tuples, data)) if isinstance(data, list) else data
+
+
+def _with_absolute_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Paths are relative to the file, not to where somebody happens to be."""
+    for entry in _entries(data):
+        for name in set(drivers.names()) & entry.keys():
+            paths = {field for field, info in drivers.load(name).Options.infos().items() if info.check is absolute}
+            _make_absolute(entry[name], paths, folder)
+        _make_absolute(entry.get("engine"), {"tls_ca_cert", "tls_ca_key"}, folder)
+        for each in _several(entry.get("files")):
+            _make_absolute(each, {"source"}, folder)
+    for each in _several(data.get("registries")):
+        _make_absolute(each, {"ca"}, folder)
+    return data
+
+
+def _several(data: Any) -> Iterable[Any]:
+    return data if isinstance(data, tuple) else ()
+
+
+def _make_absolute(values: Any, keys: Iterable[str], folder: Path) -> None:
+    for key in keys:
+        if isinstance(values, dict) and isinstance(values.get(key), str) and values[key]:
+            values[key] = str(folder / values[key])  # ~ is for the option's own check to see
+
+
+def _with_secrets(driver: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the secret ones, which only the environment has."""
+    infos = drivers.load(driver).Options.infos()
+    found = {field: drivers.variable(driver, field, info.aliases) for field, info in infos.items() if info.secret}
+    return {**values, **{field: os.environ[variable] for field, variable in found.items() if variable}}
+
+
+def _about_key(path: yamlfile.Path) -> str:
+    """What to do about a key that is none, where that is known: a secret option of a driver."""
+    driver, field = (str(part) for part in path[-2:]) if len(path) > 1 else ("", "")
+    if driver not in drivers.names():
+        return ""
+    info = drivers.load(driver).Options.infos().get(field)
+    return (
+        f": it is a secret, set ${drivers.variables(driver, field, info.aliases)[-1]}" if info and info.secret else ""
+    )

@@ -1,0 +1,63 @@
+"""Write the fleet file for machines that exist: what `plan` would find unchanged."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from machinekit import drivers
+from machinekit.machine import Machine
+from machinekit.setup import Setup
+from machinekit.spec import Spec
+
+NAME = "my-fleet"
+
+
+def written(machines: Iterable[Machine]) -> str:
+    """The file, with nothing in it that is the default anyway."""
+    found = list(machines)
+    fleets = dict.fromkeys(machine.fleet for machine in found if machine.fleet)
+    registries = {each["host"]: each for machine in found for each in _setup(machine).get("registries", ())}
+    data: dict[str, Any] = {"version": 1, "name": next(iter(fleets), NAME)}
+    data["machines"] = [_machine(machine) for machine in found]
+    if registries:
+        data["registries"] = list(registries.values())
+    return yaml.safe_dump(_escaped(data), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _machine(machine: Machine) -> dict[str, Any]:
+    spec = {
+        field: value for field, value in Spec(**machine.spec).model_dump(mode="json", exclude_defaults=True).items()
+    }
+    labels = dict(label.split("=", 1) for label in spec.pop("labels", ()))
+    if "engine" in spec:
+        spec = {"source": spec.pop("engine"), **spec}
+    setup = _setup(machine)
+    roles = [{"role": use["role"], **use.get("options", {})} for use in setup.get("roles", ())]
+    about = {machine.driver: _options(machine), "engine": spec, "labels": labels}
+    about |= {"files": setup.get("files"), "roles": roles}
+    return {"name": machine.name, "driver": machine.driver, **{key: value for key, value in about.items() if value}}
+
+
+def _options(machine: Machine) -> dict[str, Any]:
+    defaults = {
+        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
+        for field in dataclasses.fields(drivers.load(machine.driver).Options)
+    }
+    return {key: value for key, value in machine.options.items() if value != defaults.get(key)}
+
+
+def _setup(machine: Machine) -> dict[str, Any]:
+    return Setup.model_validate(machine.setup).model_dump(mode="json", exclude_defaults=True)
+
+
+def _escaped(data: Any) -> Any:
+    """A dollar sign would begin a variable."""
+    if isinstance(data, dict):
+        return {key: _escaped(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_escaped(value) for value in data]
+    return data.replace("$", "$$") if isinstance(data, str) else data

@@ -1,0 +1,178 @@
+"""What has to be done so that the machines are as a fleet file wants them. Compares, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from machinekit.errors import MachinekitError, UsageError, nearest
+from machinekit.fleetfile import Fleet, Wanted
+from machinekit.machine import Machine, Phase
+from machinekit.setup import Setup
+from machinekit.spec import Spec, storable
+
+VERSION = 1  # of the JSON
+# what only a new machine can have: another source's packages are not exchanged for the ones that are there
+REPLACING = ("engine", "install_url")
+
+
+class Action(StrEnum):
+    """What happens to a machine."""
+
+    CREATE = "create"
+    CHANGE = "change"
+    REPLACE = "replace"
+    REMOVE = "remove"
+    KEEP = "unchanged"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as it should be; `replaces` when only a new machine can have it. None is "not there"."""
+
+    what: str
+    before: Any
+    after: Any
+    replaces: bool = False
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens to one machine, and why."""
+
+    name: str
+    action: Action
+    driver: str
+    differences: tuple[Difference, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens to every machine of a fleet: those of the file in its order, then those that are in it no more."""
+
+    fleet: str
+    changes: tuple[Change, ...]
+
+    @property
+    def actions(self) -> tuple[Change, ...]:
+        """Those that do something."""
+        return tuple(change for change in self.changes if change.action is not Action.KEEP)
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs; what is there stays, more may come."""
+        return {
+            "version": VERSION,
+            "fleet": self.fleet,
+            "changes": [
+                {
+                    "name": change.name,
+                    "action": change.action.value,
+                    "driver": change.driver,
+                    "differences": [
+                        {"what": each.what, "before": each.before, "after": each.after, "replaces": each.replaces}
+                        for each in change.differences
+                    ],
+                }
+                for change in self.changes
+            ],
+        }
+
+
+def make(
+    fleet: Fleet,
+    records: Mapping[str, Machine],
+    drift: Mapping[str, Sequence[Difference]],
+    *,
+    targets: Collection[str] = (),
+    replace: Collection[str] = (),
+) -> Plan:
+    """The plan for a fleet.
+
+    `records` are all machines of the store by name, `drift` is how those of the fleet differ from their record. Only
+    `targets` are acted upon, all if none are given; those in `replace` are made anew. Raises UsageError for a name
+    that is none, MachinekitError when a machine of the file is not the fleet's.
+    """
+    wanted = {machine.name: machine for machine in fleet.machines}
+    owned = {name: record for name, record in records.items() if record.fleet == fleet.name}
+    _check_names([*targets, *replace], {**wanted, **owned})
+    _check_owners(fleet, records)
+    changes = [
+        _change(machine, owned.get(name), drift.get(name, ()), name in replace) for name, machine in wanted.items()
+    ]
+    changes += [Change(name, Action.REMOVE, record.driver) for name, record in owned.items() if name not in wanted]
+    return Plan(fleet.name, tuple(change for change in changes if not targets or change.name in targets))
+
+
+def _check_names(names: Iterable[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UsageError(f"the fleet has no machine {name!r}{nearest(name, known)}")
+
+
+def _check_owners(fleet: Fleet, records: Mapping[str, Machine]) -> None:
+    strangers = [records[machine.name] for machine in fleet.machines if machine.name in records]
+    strangers = [record for record in strangers if record.fleet != fleet.name]
+    if strangers:
+        lines = [f"{each.name}: {f'of the fleet {each.fleet}' if each.fleet else 'made by hand'}" for each in strangers]
+        names = " ".join(each.name for each in strangers if not each.fleet)
+        raise MachinekitError(
+            "\n  ".join([f'machines of the file exist, and are not of the fleet "{fleet.name}":', *lines]),
+            f"to have the fleet own them: machinekit import {names}" if names else "give them other names",
+        )
+
+
+def _change(wanted: Wanted, record: Machine | None, drift: Sequence[Difference], anew: bool) -> Change:
+    name, driver = wanted.name, wanted.driver
+    if record is None:
+        return Change(name, Action.CREATE, driver)
+    differences = tuple(_differences(wanted, record))
+    if record.phase is Phase.REMOVING:
+        return Change(name, Action.REPLACE, driver, (Difference("instance", "half removed", "ready", replaces=True),))
+    forced = [each for each in (*differences, *drift) if each.replaces]
+    if record.phase is Phase.CREATING and not forced and not anew:
+        return Change(name, Action.CREATE, driver, (Difference("instance", "half created", "ready"), *differences))
+    differences = (*differences, *drift)
+    if forced or anew:
+        return Change(name, Action.REPLACE, driver, differences)
+    return Change(name, Action.CHANGE if differences else Action.KEEP, driver, differences)
+
+
+def _differences(wanted: Wanted, record: Machine) -> Iterator[Difference]:
+    """How the record of a machine differs from what is wanted."""
+    if record.driver != wanted.driver:
+        yield Difference("driver", record.driver, wanted.driver, replaces=True)
+        return
+    before = _options(record, wanted)
+    for field, after in storable(wanted.options).items():
+        if before[field] != after:
+            yield Difference(f"{wanted.driver}.{field}", before[field], after, replaces=True)
+    old, new = (Spec(**record.spec).model_dump(mode="json"), wanted.spec.model_dump(mode="json"))
+    for field, after in new.items():
+        if old[field] != after:
+            yield Difference(_key(field), old[field], after, replaces=field in REPLACING)
+    yield from _setup_differences(Setup.model_validate(record.setup), wanted.setup)
+
+
+def _options(record: Machine, wanted: Wanted) -> dict[str, Any]:
+    """The record's options, with the defaults of those that it is too old to have."""
+    known = {field: value for field, value in record.options.items() if field in wanted.options.infos()}
+    secrets = {field: "" for field, info in wanted.options.infos().items() if info.secret}
+    return storable(type(wanted.options)(**known, **secrets))
+
+
+def _key(field: str) -> str:
+    """An engine setting as the file has it."""
+    return {"labels": "labels", "engine": "engine.source"}.get(field, f"engine.{field}")
+
+
+def _setup_differences(before: Setup, after: Setup) -> Iterator[Difference]:
+    for kind, key in (("files", "path"), ("registries", "host"), ("roles", "role")):
+        old, new = (
+            {getattr(each, key): each.model_dump(mode="json") for each in getattr(setup, kind)}
+            for setup in (before, after)
+        )
+        for name in dict.fromkeys([*old, *new]):
+            if old.get(name) != new.get(name):
+                yield Difference(f"{kind}.{name}", old.get(name), new.get(name))
