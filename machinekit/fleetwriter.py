@@ -29,15 +29,13 @@ def written(machines: Iterable[Machine]) -> str:
 
 
 def _machine(machine: Machine) -> dict[str, Any]:
-    spec = {
-        field: value for field, value in Spec(**machine.spec).model_dump(mode="json", exclude_defaults=True).items()
-    }
+    spec = Spec(**machine.spec).model_dump(mode="json", exclude_defaults=True)
     labels = dict(label.split("=", 1) for label in spec.pop("labels", ()))
     if "engine" in spec:
         spec = {"source": spec.pop("engine"), **spec}
     setup = _setup(machine)
     roles = [{"role": use["role"], **use.get("options", {})} for use in setup.get("roles", ())]
-    about = {machine.driver: _options(machine), "engine": spec, "labels": labels}
+    about: dict[str, Any] = {machine.driver: _options(machine), "engine": spec, "labels": labels}
     about |= {"files": setup.get("files"), "roles": roles}
     return {"name": machine.name, "driver": machine.driver, **{key: value for key, value in about.items() if value}}
 

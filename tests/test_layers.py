@@ -25,6 +25,7 @@ LAYERS = (
     (
         *(
             "plan",
+            "fleetwriter",
             "fleetfile",
             "fleetform",
             "fileerrors",

@@ -47,6 +47,7 @@ COMMANDS = {
     "init": "fleetfile:Init",
     "validate": "fleetfile:Validate",
     "schema": "fleetfile:Schema",
+    "show": "fleetfile:Show",
     "plan": "plan:Plan",
     "apply": "apply:Apply",
     "destroy": "apply:Destroy",

@@ -1,4 +1,4 @@
-"""`init`, `validate`, `schema`, `import`: what is done with a fleet file itself."""
+"""`init`, `validate`, `schema`, `show`, `import`: what is done with a fleet file itself."""
 
 from __future__ import annotations
 
@@ -71,6 +71,25 @@ class Schema(Command):
         from machinekit.fleetform import schema
 
         print(json.dumps(schema(), indent=2))
+        return 0
+
+
+class Show(Command):
+    """Write the fleet file for machines that exist."""
+
+    examples = "Example: machinekit show --yaml >machinekit.yaml       (every machine of the store)"
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Any number of machines."""
+        from_store(parser.add_argument("names", nargs="*", metavar="NAME", help="the machines, all if none is given"))
+        parser.add_argument("--yaml", action="store_true", help="as a fleet file, which is the default")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Without secrets, which only the environment has."""
+        from machinekit.fleetwriter import written
+
+        store = store_of(args)
+        print(written(store.load(name) for name in dict.fromkeys(args.names or store.names())), end="")
         return 0
 
 
