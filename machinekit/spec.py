@@ -214,7 +214,7 @@ _NUMBERS = ("int_", "float_", "finite_", "greater_", "less_")
 def _range(field: FieldInfo) -> str:
     """The numbers a field takes, in words."""
     limits = {key: getattr(rule, key) for rule in field.metadata for key in ("ge", "le") if hasattr(rule, key)}
-    kind = "a whole number" if field.annotation is int else "a number"
+    kind = "a whole number" if field.annotation in (int, int | None) else "a number"
     match limits:
         case {"ge": low, "le": high}:
             return f"{kind} from {low} to {high}"

@@ -1,0 +1,174 @@
+"""The commands on a fleet file, as a shell calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from machinekit.store import Store
+from tests.conftest import Cli, Told
+from tests.providers.fake import FakeCloud
+
+FLEET = "version: 1\nname: ci\nmachines: [{name: 'm{index}', count: 2, driver: fake}]\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, environment: pytest.MonkeyPatch) -> Path:
+    """A project with a fleet file, where the command is run."""
+    project = tmp_path / "project"
+    project.mkdir()
+    environment.chdir(project)
+    environment.setenv("COLUMNS", "200")
+    (project / "machinekit.yaml").write_text(FLEET)
+    return project
+
+
+def test_from_nothing_to_nothing(cli: Cli, cloud: FakeCloud, store: Store) -> None:
+    said = cli("plan")
+    assert (said.code, said.out) == (0, "+ create   m1 (fake)\n+ create   m2 (fake)\nci: 2 to create\n")
+    assert not store.names()
+    said = cli("apply", "--yes")
+    assert said.code == 0, said
+    assert "m1: created" in said.out
+    assert cli("plan").out == "ci: 2 unchanged\n"
+    assert cli("apply").out == "ci: 2 unchanged\n"  # nothing to ask
+    said = cli("destroy")
+    assert (said.code, store.names()) == (2, ["m1", "m2"])  # no terminal to ask at
+    assert cli("destroy", "--yes").code == 0
+    assert (store.names(), cloud.instances, cloud.disks) == ([], {}, {})
+
+
+def test_exit_codes_of_a_plan(cli: Cli, cloud: FakeCloud, folder: Path) -> None:
+    assert cli("plan", "--detailed-exitcode").code == 2
+    cli("apply", "-y")
+    assert cli("plan", "--detailed-exitcode").code == 0
+    cloud.failing.add("find")
+    assert cli("plan", "--detailed-exitcode").code == 1
+    assert cli("plan", "--detailed-exitcode", "--no-refresh").code == 0
+    (folder / "machinekit.yaml").write_text("a: b")
+    assert cli("plan", "--detailed-exitcode").code == 1
+    assert cli("plan").code == 2
+
+
+def test_differences_are_told(cli: Cli, cloud: FakeCloud, folder: Path) -> None:
+    cli("apply", "-y")
+    (folder / "machinekit.yaml").write_text(
+        FLEET.replace("count: 2", "count: 1").replace("fake}", "fake, fake: {size: 3}, labels: {a: b}}")
+    )
+    assert cli("plan").out.splitlines() == [
+        "± replace  m1 (fake)",
+        "    ~ fake.size: 1 -> 3 (only a new machine can have it)",
+        "    ~ labels: none -> a=b",
+        "- remove   m2 (fake)",
+        "ci: 1 to replace, 1 to remove",
+    ]
+
+
+def test_for_programs(cli: Cli, cloud: FakeCloud) -> None:
+    made = json.loads(cli("plan", "--json").out)
+    assert [change["action"] for change in made["changes"]] == ["create", "create"]
+    cloud.failing_once.add("create disk")
+    said = cli("apply", "-y", "--json", "--parallel", "1")
+    assert said.code == 1
+    first, second = json.loads(said.out)["results"]
+    assert (first["name"], first["ok"], first["error"]) == ("m1", False, "the provider refuses to create disk")
+    assert (second["name"], second["ok"], second["done"]) == ("m2", True, ["created"])
+
+
+def test_a_failure_does_not_stop_the_others_and_apply_goes_on(cli: Cli, cloud: FakeCloud, store: Store) -> None:
+    cloud.failing_once.add("create")
+    said = cli("apply", "-y")
+    assert said.code == 1
+    assert "1 of 2 machines failed; apply again goes on with them:" in said.err
+    assert "the provider refuses to create" in said.err
+    assert cli("apply", "-y").code == 0
+    assert len(cloud.instances) == len(store.names()) == 2
+
+
+def test_a_saved_plan_is_carried_out_as_it_was_shown_or_not_at_all(
+    cli: Cli, cloud: FakeCloud, store: Store, folder: Path
+) -> None:
+    assert cli("plan", "--out", "ci.plan").code == 0
+    plan = folder / "ci.plan"
+    assert plan.stat().st_mode & 0o777 == 0o600
+    assert "s3cret" not in plan.read_text()
+    (folder / "machinekit.yaml").write_text(FLEET.replace("count: 2", "count: 9"))  # the plan knows what it was
+    assert cli("apply", "-y", "ci.plan").code == 0
+    assert store.names() == ["m1", "m2"]
+    said = cli("apply", "-y", "ci.plan")
+    assert said.code == 1
+    assert "the machines are not as they were when this was planned: m1, m2" in said.err
+    for text in ("{}", "not json", "[]", '{"version": 99}'):
+        plan.write_text(text)
+        assert cli("apply", "-y", "ci.plan").code == 2
+    assert "cannot read gone.plan" in cli("apply", "-y", "gone.plan").err
+
+
+def test_two_at_once_on_one_fleet(cli: Cli, cloud: FakeCloud, store: Store, told: Told) -> None:
+    with store.lock_fleet("ci", "apply", lambda _: None, 0):
+        said = cli("apply", "-y", "--lock-timeout", "0")
+    assert said.code == 1
+    assert f'fleet "ci" is held by apply (pid {os.getpid()}) since ' in said.err
+    assert not store.names()
+    assert cli("apply", "-y", "--lock-timeout", "0").code == 0
+    assert not list(store.fleets.iterdir())
+
+
+def test_variables(cli: Cli, cloud: FakeCloud, folder: Path, environment: pytest.MonkeyPatch) -> None:
+    (folder / "machinekit.yaml").write_text("version: 1\nname: ${NAME}\nmachines: []\n")
+    assert "machinekit.yaml:2:7: ${NAME} is not set" in cli("validate").err
+    (folder / ".env").write_text("NAME=of-the-file\n")
+    assert "fleet of-the-file, 0 machines" in cli("validate").out
+    environment.setenv("NAME", "of-the-environment")
+    assert "fleet of-the-environment" in cli("validate").out
+    assert "fleet given" in cli("validate", "--var", "NAME=given").out
+    assert "'NAME' is not of the form NAME=VALUE" in cli("validate", "--var", "NAME").err
+
+
+def test_files(cli: Cli, folder: Path) -> None:
+    (folder / "machinekit.yaml").unlink()
+    said = cli("plan")
+    assert (said.code, said.err.splitlines()) == (
+        2,
+        [
+            "machinekit: cannot read machinekit.yaml: No such file or directory",
+            "  machinekit init writes one to start with",
+        ],
+    )
+    assert cli("init").code == 0
+    assert cli("validate").out == "machinekit.yaml: fleet my-fleet, 1 machine (qemu)\n"
+    assert "is there already" in cli("init").err
+    (folder / "machinekit.yaml").write_bytes(b"\xff")
+    assert "is not a text in UTF-8" in cli("plan").err
+    assert "Is a directory" in cli("plan", "-f", ".").err
+
+
+def test_a_machine_made_by_hand_is_taken_in(cli: Cli, cloud: FakeCloud, folder: Path) -> None:
+    assert cli("create", "-d", "fake", "--fake-size", "7", "m1").code == 0
+    said = cli("plan")
+    assert said.code == 1
+    assert "m1: made by hand" in said.err
+    text = cli("show", "--yaml", "m1").out
+    assert "size: 7" in text
+    (folder / "machinekit.yaml").write_text(text)
+    assert "of the fleet my-fleet now" in cli("import", "m1").out
+    assert cli("plan").out == "my-fleet: 1 unchanged\n"
+    assert cli("import", "nobody").code == 2
+
+
+def test_schema(cli: Cli) -> None:
+    found = json.loads(cli("schema").out)
+    assert found["properties"]["version"]["const"] == 1
+
+
+def test_commands_that_only_look_are_quick_to_refuse(folder: Path) -> None:
+    (folder / "machinekit.yaml").write_text("version: 1\nname: a\nmachines: [{name: a, drivr: qemu}]\n")
+    command = [sys.executable, "-m", "machinekit", "validate"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr == "machinekit: machinekit.yaml:3:22: machines[0].drivr is no key here; did you mean driver?\n"

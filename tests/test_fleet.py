@@ -1,0 +1,222 @@
+"""A fleet of machines in memory: planned, made, changed, killed, destroyed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from machinekit import fleet, plan
+from machinekit.create import create
+from machinekit.errors import DriverError, MachinekitError, UsageError
+from machinekit.fleetfile import Fleet
+from machinekit.fleetwriter import written
+from machinekit.machine import Phase, State
+from machinekit.plan import Action, Difference, Plan
+from machinekit.spec import Spec
+from machinekit.store import Store
+from tests.conftest import Told
+from tests.providers.fake import FakeCloud, FakeOptions, Killed
+
+THREE = "version: 1\nname: ci\nmachines: [{name: 'm{index}', count: 3, driver: fake}]\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "machinekit.yaml"
+
+
+def loaded(file: Path, text: str) -> Fleet:
+    file.write_text(text)
+    return fleet.load(file, {})
+
+
+def planned(store: Store, wanted: Fleet, **how: object) -> Plan:
+    return fleet.make_plan(store, wanted, **how)  # type: ignore[arg-type]
+
+
+def apply(store: Store, wanted: Fleet, told: Told) -> Plan:
+    made = planned(store, wanted)
+    machines = {machine.name: machine for machine in wanted.machines}
+    for change in made.actions:
+        fleet.carry_out(store, wanted.name, change, machines.get(change.name), told)
+    return made
+
+
+def actions(made: Plan) -> dict[str, str]:
+    return {change.name: change.action.value for change in made.changes}
+
+
+def test_what_is_missing_is_made_and_then_nothing_is_left_to_do(
+    store: Store, cloud: FakeCloud, told: Told, file: Path
+) -> None:
+    wanted = loaded(file, THREE)
+    assert actions(apply(store, wanted, told)) == dict.fromkeys(("m1", "m2", "m3"), "create")
+    assert {record.marks["machinekit.name"] for record in cloud.instances.values()} == {"m1", "m2", "m3"}
+    assert [store.load(name).fleet for name in store.names()] == ["ci"] * 3
+    before = cloud.calls.total()
+    assert actions(planned(store, wanted)) == dict.fromkeys(("m1", "m2", "m3"), "unchanged")
+    assert cloud.calls.total() == before + 1  # one call for all machines of an account
+    assert not planned(store, wanted, refresh=False).actions
+    assert cloud.calls.total() == before + 1
+
+
+def test_a_group_that_shrinks_loses_its_last_ones(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
+    apply(store, loaded(file, THREE), told)
+    made = apply(store, loaded(file, THREE.replace("count: 3", "count: 1")), told)
+    assert actions(made) == {"m1": "unchanged", "m2": "remove", "m3": "remove"}
+    assert store.names() == ["m1"]
+    assert len(cloud.instances) == len(cloud.disks) == 1
+
+
+def test_another_option_forces_another_machine(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
+    apply(store, loaded(file, THREE), told)
+    uids = {name: store.load(name).uid for name in store.names()}
+    wanted = loaded(file, THREE.replace("driver: fake", "driver: fake, fake: {size: 7}"))
+    made = planned(store, wanted)
+    assert made.changes[0].action is Action.REPLACE
+    assert made.changes[0].differences == (Difference("fake.size", 1, 7, replaces=True),)
+    apply(store, wanted, told)
+    assert all(store.load(name).uid != uid for name, uid in uids.items())
+    assert len(cloud.instances) == 3
+    assert not planned(store, wanted).actions
+
+
+def test_labels_are_changed_in_place(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
+    apply(store, loaded(file, THREE), told)
+    uid = store.load("m1").uid
+    made = apply(store, loaded(file, THREE.replace("driver: fake", "driver: fake, labels: {tier: 1}")), told)
+    assert made.changes[0].differences == (Difference("labels", [], ["tier=1"]),)
+    assert made.changes[0].action is Action.CHANGE
+    assert store.load("m1").uid == uid
+    assert store.load("m1").spec["labels"] == ["tier=1"]
+
+
+@pytest.mark.parametrize(
+    ("happened", "action", "difference"),
+    [
+        ("gone", "replace", Difference("instance", "gone", "running", replaces=True)),
+        ("stopped", "change", Difference("instance", "stopped", "running")),
+        ("broken", "replace", Difference("instance", "error", "running", replaces=True)),
+    ],
+)
+def test_drift_is_seen_and_mended(
+    store: Store, cloud: FakeCloud, told: Told, file: Path, happened: str, action: str, difference: Difference
+) -> None:
+    wanted = loaded(file, THREE)
+    apply(store, wanted, told)
+    uid = store.load("m2").uid
+    if happened == "gone":
+        del cloud.instances[uid]
+    else:
+        cloud.instances[uid].state = State.STOPPED if happened == "stopped" else State.ERROR
+    made = apply(store, wanted, told)
+    assert actions(made) == {"m1": "unchanged", "m2": action, "m3": "unchanged"}
+    assert made.changes[1].differences == (difference,)
+    assert not planned(store, wanted).actions
+    assert len(cloud.instances) == 3
+
+
+def test_a_provider_that_cannot_be_asked_ends_the_plan(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
+    wanted = loaded(file, THREE)
+    apply(store, wanted, told)
+    cloud.failing.add("find")
+    with pytest.raises(MachinekitError, match='cannot ask driver fake for "m1": the provider refuses to find'):
+        planned(store, wanted)
+    assert not planned(store, wanted, refresh=False).actions
+
+
+def test_what_was_cut_off_is_finished(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
+    wanted = loaded(file, THREE)
+    cloud.dying.add("create")
+    with pytest.raises(Killed):
+        apply(store, wanted, told)
+    made = apply(store, wanted, told)
+    assert made.changes[0].differences == (Difference("instance", "half created", "ready"),)
+    cloud.dying.add("destroy")
+    with pytest.raises(Killed):
+        apply(store, loaded(file, THREE.replace("count: 3", "count: 2")), told)
+    assert store.load("m3").phase is Phase.REMOVING
+    assert actions(planned(store, wanted))["m3"] == "replace"
+    apply(store, loaded(file, THREE.replace("count: 3", "count: 2")), told)
+    assert store.names() == ["m1", "m2"]
+    assert len(cloud.instances) == len(cloud.disks) == 2
+
+
+def test_other_options_after_a_create_that_was_cut_off(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
+    cloud.dying.add("create")
+    with pytest.raises(Killed):
+        apply(store, loaded(file, THREE), told)
+    wanted = loaded(file, THREE.replace("driver: fake", "driver: fake, fake: {size: 7}"))
+    assert actions(apply(store, wanted, told))["m1"] == "replace"
+    assert len(cloud.instances) == 3
+
+
+def test_targets_and_replacements(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
+    wanted = loaded(file, THREE)
+    assert actions(planned(store, wanted, targets=["m2"])) == {"m2": "create"}
+    apply(store, wanted, told)
+    assert actions(planned(store, wanted, replace=["m3"])) == {"m1": "unchanged", "m2": "unchanged", "m3": "replace"}
+    with pytest.raises(UsageError, match="no machine 'm4'"):
+        planned(store, wanted, targets=["m4"])
+    shrunk = loaded(file, THREE.replace("count: 3", "count: 1"))
+    assert actions(planned(store, shrunk, targets=["m3"])) == {"m3": "remove"}
+
+
+def test_only_the_fleets_own_machines_are_touched(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
+    create(store, "m2", driver="fake", options=FakeOptions("s3cret"), spec=Spec(), progress=told)
+    create(store, "other", driver="fake", options=FakeOptions("s3cret"), spec=Spec(), progress=told, fleet="else")
+    create(store, "loose", driver="fake", options=FakeOptions("s3cret"), spec=Spec(), progress=told)
+    wanted = loaded(file, THREE)
+    with pytest.raises(MachinekitError, match="m2: made by hand") as error:
+        planned(store, wanted)
+    assert error.value.hint == "to have the fleet own them: machinekit import m2"
+    with pytest.raises(UsageError, match="'loose' is not in the file"):
+        fleet.adopt(store, wanted, "loose", told)
+    fleet.adopt(store, wanted, "m2", told)
+    assert actions(planned(store, wanted)) == {"m1": "create", "m2": "unchanged", "m3": "create"}
+    assert actions(planned(store, Fleet("ci", ()))) == {"m2": "remove"}
+    stolen = loaded(file, THREE.replace("'m{index}', count: 3", "other"))
+    with pytest.raises(MachinekitError, match="other: of the fleet else"):
+        planned(store, stolen)
+    with pytest.raises(MachinekitError, match='is of the fleet "else"'):
+        fleet.adopt(store, stolen, "other", told)
+
+
+def test_create_by_hand_leaves_a_fleets_machine_alone(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
+    apply(store, loaded(file, THREE), told)
+    with pytest.raises(MachinekitError, match='machine "m1" is of the fleet "ci"'):
+        create(store, "m1", driver="fake", options=FakeOptions("s3cret"), spec=Spec(), progress=told)
+
+
+def test_a_change_that_fails_is_planned_again(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
+    apply(store, loaded(file, THREE), told)
+    wanted = loaded(file, THREE.replace("driver: fake", "driver: fake, labels: {tier: a}"))
+    change = planned(store, wanted).changes[0]
+    cloud.failing_once.add("find")
+    with pytest.raises(DriverError):
+        fleet.carry_out(store, "ci", change, wanted.machines[0], told)
+    assert planned(store, wanted).changes[0] == change
+
+
+def test_the_file_that_is_written_for_machines_finds_them_unchanged(
+    store: Store, cloud: FakeCloud, told: Told, file: Path
+) -> None:
+    options = FakeOptions("s3cret", size=5, tags=("a$b", "c"))
+    spec = Spec(labels=("tier=web",), opts=("log-level=warn",), registry_mirrors=("https://mirror.example",))
+    create(store, "m1", driver="fake", options=options, spec=spec, progress=told)
+    text = written([store.load("m1")])
+    assert "s3cret" not in text
+    wanted = loaded(file, text)
+    fleet.adopt(store, wanted, "m1", told)
+    assert not planned(store, wanted).actions
+
+
+def test_the_json_of_a_plan(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
+    made = planned(store, loaded(file, THREE.replace("count: 3", "count: 1")))
+    assert json.loads(json.dumps(made.to_json())) == {
+        "version": plan.VERSION,
+        "fleet": "ci",
+        "changes": [{"name": "m1", "action": "create", "driver": "fake", "differences": []}],
+    }

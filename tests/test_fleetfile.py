@@ -1,0 +1,174 @@
+"""The fleet file: what its entries come to, and what is said of every kind of mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from machinekit.errors import UsageError
+from machinekit.fleetfile import Fleet, parse
+from machinekit.fleetform import schema
+from machinekit.render import static
+from tests.providers.fake import FakeCloud, FakeOptions
+
+HEAD = "version: 1\nname: ci\n"
+
+
+def fleet(text: str, **variables: str) -> Fleet:
+    return parse(HEAD + text, "machinekit.yaml", Path("/project"), variables)
+
+
+def test_defaults_and_what_a_machine_has_of_its_own(cloud: FakeCloud) -> None:
+    found = fleet(
+        "defaults:\n"
+        "  driver: fake\n"
+        "  fake: {size: 4, tags: [a]}\n"
+        "  engine: {source: docker, version: 29.1.2, registry_mirrors: [https://a.example]}\n"
+        "  labels: {tier: web, zone: 1}\n"
+        "  files: [{path: /etc/motd, content: a}, {path: /etc/other, content: a}]\n"
+        "machines:\n"
+        "  - name: one\n"
+        "  - name: two\n"
+        "    fake: {tags: [b]}\n"
+        "    engine: {version: 29.1.3}\n"
+        "    labels: {tier: db}\n"
+        "    files: [{path: /etc/motd, content: b}]\n"
+    )
+    one, two = found.machines
+    assert one.options == FakeOptions("s3cret", size=4, tags=("a",))
+    assert two.options == FakeOptions("s3cret", size=4, tags=("b",))
+    assert (two.spec.engine, two.spec.version, two.spec.registry_mirrors) == (
+        "docker",
+        "29.1.3",
+        ("https://a.example",),
+    )
+    assert two.spec.labels == ("tier=db", "zone=1")
+    assert {file.path: file.content for file in two.setup.files} == {"/etc/motd": "b", "/etc/other": "a"}
+
+
+def test_groups_are_numbered_from_one() -> None:
+    found = fleet(
+        "machines: [{name: 'a-{index}', count: 2}, {name: 'b{index:02}', count: 1}, {name: 'c{index}', count: 0}]"
+    )
+    assert [machine.name for machine in found.machines] == ["a-1", "a-2", "b01"]
+
+
+def test_paths_are_found_from_the_file() -> None:
+    found = fleet(
+        "machines:\n"
+        "  - name: a\n"
+        "    driver: generic\n"
+        "    generic: {ip_address: 192.0.2.1, ssh_key: ./key}\n"
+        "    engine: {tls_ca_cert: ca.pem, tls_ca_key: /ca-key.pem}\n"
+        "    files: [{path: /a, source: motd}]\n"
+        "registries: [{host: 'r.example:5000', ca: ca.pem}]\n"
+    ).machines[0]
+    assert found.options.ssh_key == "/project/key"  # type: ignore[attr-defined]
+    assert (found.spec.tls_ca_cert, found.spec.tls_ca_key) == ("/project/ca.pem", "/ca-key.pem")
+    assert found.setup.files[0].source == "/project/motd"
+    assert found.setup.registries[0].ca == "/project/ca.pem"
+
+
+def test_a_swarm_names_machines_and_groups() -> None:
+    found = fleet(
+        "machines: [{name: m}, {name: 'w{index}', count: 2}]\nswarm: {managers: [m], workers: ['w{index}']}\n"
+    )
+    assert (found.managers, found.workers) == (("m",), ("w1", "w2"))
+
+
+def test_numbers_are_texts_where_texts_belong() -> None:
+    found = fleet("machines: [{name: a, driver: generic, generic: {ip_address: 192.0.2.1, ssh_user: 1000}}]")
+    assert found.to_json()["machines"][0]["options"]["ssh_user"] == "1000"
+
+
+def test_own_keys_are_for_anchors() -> None:
+    assert fleet(
+        "x-common: &c {driver: generic, generic: {ip_address: 192.0.2.1}}\nmachines: [{name: a, <<: *c}]"
+    ).machines
+
+
+def test_variables() -> None:
+    assert len(fleet("machines:\n  - name: m{index}\n    count: ${N}\n", N="3").machines) == 3
+
+
+def test_a_fleet_survives_json(cloud: FakeCloud) -> None:
+    found = fleet("machines: [{name: a, driver: fake, fake: {tags: [x]}, labels: {b: c}}]\nswarm: {managers: [a]}")
+    data = json.loads(json.dumps(found.to_json()))
+    assert "s3cret" not in json.dumps(data)
+    assert Fleet.from_json(data) == found
+
+
+WRONG = [
+    ("machines: []\ncolour: red", "4:1: colour is no key here"),
+    ("machine: []", "3:1: machine is no key here; did you mean machines?"),
+    ("{}", "not YAML"),
+    ("machines: {a: b}", "3:11: machines: something with keys is not a list"),
+    ("machines: [a]", "3:12: machines[0]: 'a' is not keys with values"),
+    ("machines: [{nmae: a}]", "3:13: machines[0].nmae is no key here; did you mean name?"),
+    ("machines: [{name: a b}]", "3:19: machines[0].name: 'a b' is not a name of 1 to 63 letters"),
+    ("machines: [{name: a, count: -1}]", "3:29: machines[0].count: -1 is not a whole number from 0 to 10000"),
+    ("machines: [{name: a, count: many}]", "3:29: machines[0].count: 'many' is not a whole number"),
+    ("machines: [{name: a, count: 2}]", "3:19: machines[0].name: a group has both a count and {index} in its name"),
+    ("machines: [{name: 'a{index}'}]", "3:19: machines[0].name: a group has both"),
+    ("machines: [{name: a}, {name: a}]", "3:30: machines[1].name: there is a machine 'a' already"),
+    ("machines: [{name: a1}, {name: 'a{index}', count: 2}]", "there is a machine 'a1' already"),
+    ("machines: [{name: a, driver: quemu}]", "3:30: machines[0].driver: driver \"quemu\" not found; did you mean qemu"),
+    ("machines: [{name: a, driver: amazonec2}]", "driver amazonec2 is called aws here"),
+    ("machines: [{name: a, qemu: {memroy: 1G}}]", "machines[0].qemu.memroy is no key here; did you mean memory?"),
+    ("machines: [{name: a, qemu: {cpus: lots}}]", "machines[0].qemu.cpus: 'lots' is not a whole number"),
+    ("machines: [{name: a, qemu: {cpus: 0}}]", "machines[0].qemu.cpus: 0 is not a whole number from 1 to 255"),
+    ("machines: [{name: a, driver: generic}]", "generic.ip_address is required"),
+    ("machines: [{name: a, driver: generic, qemu: {}}]", "machines[0].qemu: the machine's driver is generic"),
+    ("machines: [{name: a, driver: fake, fake: {token: x}}]", "token is no key here: it is a secret, set $FAKE_TOKEN"),
+    ("machines: [{name: a, driver: fake, fake: {size: 60, spot: true}}]", "no spot instance is larger than 32"),
+    ("machines: [{name: a, engine: {version: 20.10}}]", "engine.version: 20.1 is not a text; put it in quotes"),
+    ("machines: [{name: a, engine: {source: snap}}]", "'snap' is not 'distro', 'docker', 'script' or 'none'"),
+    ("machines: [{name: a, engine: {source: script}}]", "engine.source script needs engine.install_url"),
+    ("machines: [{name: a, engine: {registry_mirrors: [ftp://x]}}]", "'ftp://x' is not a URL"),
+    ("machines: [{name: a, labels: {com.docker.x: y}}]", "labels: 'com.docker.x=y': names that start with"),
+    ("machines: [{name: a, files: [{path: etc}]}]", "machines[0].files[0].path"),
+    ("machines: [{name: a}]\nswarm: {managers: []}", "4:19: swarm.managers: at least one is needed"),
+    ("machines: [{name: abc}]\nswarm: {managers: [abd]}", "4:20: swarm.managers[0]: no machine is called 'abd'"),
+    ("machines: [{name: a}]\nswarm: {managers: [a], workers: [a]}", "swarm.workers: a cannot be a worker too"),
+    ("machines: [{name: a}]\nswarm: {managers: [a, a]}", "swarm.managers[1]: a is there twice"),
+    ("machines: [{name: 'a{index}', count: 8}]\nswarm: {managers: ['a{index}']}", "a Swarm has 1 to 7 managers, not 8"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_what_is_wrong(cloud: FakeCloud, text: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        fleet(text)
+    assert said in error.value.message
+    assert error.value.message.startswith("machinekit.yaml:")
+    assert "s3cret" not in error.value.message
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(UsageError) as error:
+        fleet("machines: [{nam: a}, {name: b, coutn: 3}]\nswam: {}")
+    assert len(error.value.message.splitlines()) == 4
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3"])
+def test_what_is_no_fleet_file_at_all(text: str) -> None:
+    with pytest.raises(UsageError, match="has no keys such as version"):
+        parse(text, "machinekit.yaml", Path("/project"), {})
+
+
+def test_versions() -> None:
+    with pytest.raises(UsageError, match=r"machinekit.yaml:1:10: version: 2 is not 1"):
+        parse("version: 2\nname: a\nmachines: []", "machinekit.yaml", Path("/project"), {})
+
+
+def test_the_file_to_start_with_is_right() -> None:
+    assert parse(static("fleet/machinekit.yaml"), "machinekit.yaml", Path("/project"), {}).machines
+
+
+def test_the_schema_knows_every_driver() -> None:
+    found = schema()
+    entry = found["$defs"]["MachineEntry"]["properties"]
+    assert {"name", "count", "driver", "engine", "aws", "container", "qemu", "generic"} <= entry.keys()
+    assert "access_key" not in json.dumps(found)

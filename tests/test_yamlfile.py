@@ -1,0 +1,80 @@
+"""YAML that people write: given this text, that data, that place, that complaint."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from machinekit.errors import UsageError
+from machinekit.yamlfile import read
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdef", "bcdefg", strict=True)
+)
+VARIABLES = {"N": "3", "EMPTY": "", "TEXT": "a: b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ("", None),
+        ("a: [1, 0x1f, -2, 1.5, true, null, ~, '']", {"a": [1, 31, -2, 1.5, True, None, None, ""]}),
+        (
+            "a: [yes, no, on, off, 0644, 22:30, 1_000, 29.1.2, 2024-01-01]",
+            {"a": ["yes", "no", "on", "off", "0644", "22:30", "1_000", "29.1.2", "2024-01-01"]},
+        ),
+        ("a: &x {b: 1, c: 2}\nd: {<<: *x, c: 3}", {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}}),
+        ("a: ${N}", {"a": 3}),
+        ("a: '${N}'", {"a": "3"}),
+        ("a: x${N}y$$z", {"a": "x3y$z"}),
+        ("a: ${EMPTY}", {"a": None}),
+        ("a: ${EMPTY:-7}", {"a": 7}),
+        ("a: ${NONE:-b}c", {"a": "bc"}),
+        ("a: ${TEXT}", {"a": "a: b"}),
+        ("1: a", {"1": "a"}),
+    ],
+)
+def test_data(text: str, data: object) -> None:
+    assert read(text, "f", VARIABLES).data == data
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 1\nb: 2\na: 3", "f:3:1: 'a' is there twice"),
+        ("a:\n\t- b", "f:2:1: not YAML: found character '\\t' that cannot start any token"),
+        ("a: [", "f:1:5: not YAML: expected the node content, but found '<stream end>'"),
+        ("--- 1\n--- 2", "f:2:1: not YAML: but found another document"),
+        ("a: \x00", "f: not YAML: unacceptable character"),
+        ("? [a]\n: b", "f:1:3: a key is a text"),
+        ("a: $HOME", "f:1:4: a variable is written ${NAME}, and a dollar sign $$"),
+        ("a:\n  b: ${NONE}", "f:2:6: ${NONE} is not set"),
+        ("a: ${NONE:?ask the team}", "f:1:4: ${NONE} is not set: ask the team"),
+        ("a: ${EMPTY:?ask the team}", "f:1:4: ${EMPTY} is not set: ask the team"),
+        ("a: !!python/name:os.system", "f:1:4: tag:yaml.org,2002:python/name:os.system is no type that counts here"),
+        ("a: &a [*a]", "f:1:4: too much of it"),
+        ("a: {<<: 3}", "f:1:4: expected a mapping or list of mappings for merging, but found scalar"),
+        ("[" * 5000, "f: not YAML: "),
+        (BOMB, "too much of it"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_and_where(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        read(text, "f", VARIABLES)
+    assert said in error.value.message
+
+
+def test_places() -> None:
+    document = read("a:\n  - b: 1\n    c: 2\n", "f", {})
+    assert document.at(("a", 0, "c")) == "f:3:8"
+    assert document.at(("a", 0, "c"), key=True) == "f:3:5"
+    assert document.at(("a", 0, "missing", "below")) == "f:2:5"
+
+
+@given(st.text(alphabet="ab:-[]{}&*<>!'\"|? \n\t#%@$1", max_size=60))
+def test_any_text_is_read_or_refused_in_words(text: str) -> None:
+    try:
+        read(text, "f", {})
+    except UsageError as error:
+        assert error.message.startswith("f")
