@@ -9,7 +9,7 @@ from typing import Any
 
 from machinekit import certificates, cloudinit, converge, drivers, hostkey, images, keys
 from machinekit.drivers import flag
-from machinekit.errors import MachinekitError, NoSuchMachineError, PreCheckError, SpecChangedError, UsageError
+from machinekit.errors import MachinekitError, PreCheckError, SpecChangedError, UsageError
 from machinekit.machine import Birth, Image, Machine, Phase
 from machinekit.provider import Options
 from machinekit.setup import NOTHING, Setup
@@ -192,11 +192,10 @@ def _copy_certificates(work: Work) -> None:
 
 def _reserved(store: Store, wanted: Machine) -> Machine:
     """The record to go on with: the one that is there, or a new one, on disk when this returns."""
-    try:
-        machine = store.load(wanted.name)
-    except NoSuchMachineError:
+    if not store.exists(wanted.name):
         store.reserve(wanted)
         return wanted
+    machine = store.load(wanted.name)
     if machine.phase is Phase.CREATING and _flags(machine) != _flags(wanted) and not _has_begun(machine):
         store.remove(wanted.name)  # nothing is made yet: what is asked for now counts
         store.reserve(wanted)

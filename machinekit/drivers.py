@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ ALIASES = "machinekit.aliases"
 
 def names() -> list[str]:
     """Every installed driver's name, sorted."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    return sorted(_installed(tuple(sys.path)))
 
 
 def canonical(name: str) -> str:
@@ -29,13 +31,19 @@ def canonical(name: str) -> str:
 
 def load(name: str) -> type[Driver[Any]]:
     """The driver class of that name; raises UsageError naming the nearest one, or DriverError."""
-    for entry in entry_points(group=GROUP, name=name):
+    if entry := _installed(tuple(sys.path)).get(name):
         try:
             driver: type[Driver[Any]] = entry.load()
         except (ImportError, AttributeError, SyntaxError) as error:
             raise DriverError(f'driver "{name}" cannot be loaded: {error}', f"install {entry.module} again") from None
         return driver
     raise UsageError(f'driver "{name}" not found{nearest(name, names())}', f"installed drivers: {', '.join(names())}")
+
+
+@functools.cache
+def _installed(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """The drivers by name; looking through the packages on `path` takes longer than much else."""
+    return {entry.name: entry for entry in reversed(tuple(entry_points(group=GROUP)))}  # the first of a name counts
 
 
 def bind(machine: Machine, directory: Path, save: Callable[[], None] = lambda: None) -> Driver[Any]:

@@ -80,8 +80,8 @@ class Machine:
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for the store."""
-        return asdict(self)
+        """Plain data for the store; what it holds of the record's lists and dicts is theirs, not a copy."""
+        return {**vars(self), "resources": [asdict(resource) for resource in self.resources]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Machine:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,7 +83,14 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """Whether the name is taken."""
-        return name in self.names()  # so that "", ".." and paths are none
+        if not NAME.fullmatch(name):  # so that "", ".." and paths are none
+            return False
+        try:
+            return stat.S_ISDIR(self.directory(name).stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise StoreError(f"cannot read {self.directory(name)}: {error.strerror}", PLACE) from None
 
     def directory(self, name: str) -> Path:
         """The machine's own directory, which is also its DOCKER_CERT_PATH."""
@@ -229,7 +237,8 @@ class Store:
         draft = self.machines / f"{DRAFT}{machine.name}"
         settle(self.home, self.machines)
         with reported(f'cannot write the record of "{machine.name}"'):
-            for left in (draft, *self.machines.glob(f"{REMOVED}*")):  # of commands that were killed
+            graves = [entry.path for entry in self._entries() if entry.name.startswith(REMOVED)]
+            for left in (draft, *map(Path, graves)):  # of commands that were killed
                 remove_tree(left)
             draft.mkdir(mode=0o700)
             try:

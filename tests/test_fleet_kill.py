@@ -1,0 +1,46 @@
+"""A thousand machines, and an apply that is killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from machinekit.store import Store
+from tests.fleetkill import Table
+from tests.providers.fake import FakeCloud
+
+COUNT = 1000
+PATIENCE = 300.0
+
+
+def test_exactly_as_many_as_the_file_says(
+    store: Store, cloud: FakeCloud, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, database = tmp_path / "machinekit.yaml", tmp_path / "cloud"
+    file.write_text(f"version: 1\nname: ci\nmachines: [{{name: 'm{{index}}', count: {COUNT}, driver: fake}}]\n")
+    environment.setenv("CERTIFICATES", str(cloud.certificates[0].parent))
+    environment.setenv("PYTHONPATH", os.pathsep.join([*sys.path[:1], str(Path.cwd())]))
+    command = [sys.executable, "-m", "tests.fleetkill", str(database), str(cloud.engine_port)]
+    command += ["apply", "--yes", "--parallel", "32", "--file", str(file)]
+    instances, disks = Table(database, "instances"), Table(database, "disks")
+    with (tmp_path / "log").open("wb") as log:
+        for until in (COUNT // 10, COUNT // 2):
+            killed = subprocess.Popen(command, stdout=log, stderr=log)
+            deadline = time.monotonic() + PATIENCE
+            while len(instances) < until and killed.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            killed.kill()
+            assert killed.wait() == -9, (tmp_path / "log").read_text()[-2000:]
+            assert len(instances) < COUNT
+        ended = subprocess.run(command, stdout=log, stderr=log, check=False)
+    assert ended.returncode == 0, (tmp_path / "log").read_text()[-2000:]
+    records = {store.load(name).uid: name for name in store.names()}
+    assert sorted(records.values()) == sorted(f"m{number}" for number in range(1, COUNT + 1))
+    assert {instance.marks["machinekit.uid"] for instance in instances.values()} == set(instances) == set(records)
+    assert {marks["machinekit.uid"] for marks in disks.values()} == set(records)
+    assert len(disks) == COUNT
