@@ -75,4 +75,10 @@ def _host(work: Work) -> Iterator[Difference]:
         yield Difference("certificates", "cannot be read", "renewed")
         return
     for file in changed:
-        yield Difference(file.path, "changed on the host" if file.path in facts.files else "missing", "as configured")
+        yield Difference(file.path, _state(file, facts), "as configured")
+
+
+def _state(file: engine.File, facts: engine.Facts) -> str:
+    if file.path == engine.DAEMON_JSON and facts.daemon_json:
+        return f"{', '.join(engine.settings_to_change(file, facts)) or 'more than ours'} changed on the host"
+    return "changed on the host" if file.path in facts.files else "missing"

@@ -164,12 +164,16 @@ def changes(files: list[File], facts: Facts) -> list[str]:
     lines = []
     for file in files:
         if file.path == DAEMON_JSON and facts.daemon_json:
-            current, wanted = daemonjson.read(facts.daemon_json), json.loads(file.content or b"{}")
-            keys = ", ".join(key for key in wanted if wanted[key] != current.get(key))
-            lines.append(f"{file.path}: {keys} (the rest stays, a copy is kept)")
+            lines.append(f"{file.path}: {', '.join(settings_to_change(file, facts))} (the rest stays, a copy is kept)")
         else:
             lines.append(f"{file.path}: {'replaced' if file.path in facts.files else 'new'}")
     return lines
+
+
+def settings_to_change(file: File, facts: Facts) -> list[str]:
+    """The keys of daemon.json that are others on the host."""
+    current, wanted = daemonjson.read(facts.daemon_json), json.loads(file.content or b"{}")
+    return [key for key in wanted if wanted[key] != current.get(key)]
 
 
 def owned_by_another(facts: Facts, uid: str) -> bool:
