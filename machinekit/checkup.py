@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from machinekit import certificates, converge, dockerapi, engine, keys
+from machinekit import carry, certificates, converge, dockerapi, engine, keys, outfit, reference
 from machinekit.errors import MachinekitError
 from machinekit.machine import State
 from machinekit.provider import Check, Level
@@ -185,7 +185,8 @@ class _Checkup:
         """The login, and what is on the host against what we configured."""
         with contextlib.closing(work.connected()) as connection:
             yield self._check(Level.OK, f"SSH: logged in as {connection.host}, whose host key is the pinned one")
-            work.facts = engine.parse_facts(connection.run(engine.probe_script(), patience=PROBE))
+            lines = connection.run(engine.probe_script() + outfit.probe_script(work), patience=PROBE)
+            work.facts, work.carried = engine.parse_facts(lines), carry.parse_carried(lines)
         if not work.facts.dockerd:
             yield self._check(Level.PROBLEM, "there is no engine on the host", self._provision)
             return
@@ -199,9 +200,10 @@ class _Checkup:
             wanted = converge.wanted_files(work)
         except keys.UNREADABLE:
             return  # a certificate that is broken was told before
-        if drifted := engine.to_change(wanted, work.facts):
-            changed = ", ".join(file.path for file in drifted)
-            yield self._check(Level.WARNING, f"not as configured: {changed}", self._provision)
+        drifted = [file.path for file in engine.to_change(wanted, work.facts)]
+        drifted += [reference.redacted(line) for line in outfit.differences(work)]
+        if drifted:
+            yield self._check(Level.WARNING, f"not as configured: {', '.join(drifted)}", self._provision)
         else:
             yield self._check(Level.OK, "the host is as configured")
 

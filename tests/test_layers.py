@@ -20,10 +20,10 @@ LAYERS = (
     ("cli", "__main__"),
     (
         *("create", "lifecycle", "upgrade", "collect", "converge", "certificates"),
-        *("doctor", "checkup", "gc", "hostkey", "images", "work"),
+        *("doctor", "checkup", "gc", "hostkey", "images", "outfit", "work"),
     ),
     (
-        *("spec", "setup", "settings", "engine", "daemonjson", "packages", "service"),
+        *("spec", "setup", "roles", "carry", "settings", "engine", "daemonjson", "packages", "service"),
         *("keys", "client", "render", "cloudinit", "catalogue"),
     ),
     (
@@ -40,7 +40,7 @@ LAYERS = (
             "dockerapi",
             "dockercontext",
         ),
-        *("imagestore", "bootstrap", "diskfile", "download", "web", "signature"),
+        *("reference", "pack", "imagestore", "bootstrap", "diskfile", "download", "web", "signature"),
     ),
     ("provider", "machine", "programs", "locks", "errors", "__init__"),
 )

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import machinekit
-from machinekit import cloudinit, engine, packages, service
+from machinekit import cloudinit, engine, packages, roles, service
 from machinekit.engine import Facts, File
 from machinekit.render import render, static
 from machinekit.spec import Spec
+from tests import samples
 
 GOLDEN = Path(__file__).with_name("golden")
 TEMPLATES = Path(machinekit.__path__[-1]) / "templates"
@@ -61,6 +62,9 @@ SCRIPTS: dict[str, Callable[[], str]] = {
     "configure.sh": lambda: engine.configure_script(FILES, DEBIAN, "uid"),
     "replace-host-key.sh": lambda: render("ssh/replace-host-key.sh.j2", private="QUJD", public=f"AA {NASTY}"),
     "configure-nothing.sh": lambda: engine.configure_script([], DEBIAN, "uid"),
+    "carried.sh": lambda: engine.probe_script() + samples.probe(),
+    "carry.sh": samples.change,
+    **samples.scripts(),
 }
 TEXTS: dict[str, Callable[[], str]] = {
     "user-data": lambda: cloudinit.user_data("node1", "machinekit", "ssh-ed25519 AA me", "PRIVATE\n", "ssh-ed25519 BB"),
@@ -92,6 +96,7 @@ def test_shells_and_shellcheck_read_the_scripts(name: str, command: list[str], t
 
 def test_every_script_template_is_rendered_here() -> None:
     said = "".join(make() for make in SCRIPTS.values())
+    assert set(samples.SAMPLES) == set(roles.names()), "every role has its sample"
     for path in TEMPLATES.rglob("*.sh*"):
         assert path.read_text().splitlines()[0] in said, f"{path.name} is missing in SCRIPTS"
 
