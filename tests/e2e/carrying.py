@@ -33,9 +33,14 @@ def adopted(cli: Cli, host: Host, name: str, **carried: Any) -> list[str]:
 
 def carry(cli: Cli, name: str, **carried: Any) -> str:
     """From now on it carries this and no more; returns what `provision` says."""
+    change(cli, name, **carried)
+    return cli("provision", name)
+
+
+def change(cli: Cli, name: str, **carried: Any) -> None:
+    """It is to carry this and no more when it converges the next time."""
     with working_on(Store(cli.home), name, "apply", Told()) as work:
         outfit.change(work, Setup.model_validate(carried))
-    return cli("provision", name)
 
 
 def _made(cli: Cli, name: str, driver: str, options: Options, spec: Spec, carried: dict[str, Any]) -> list[str]:
