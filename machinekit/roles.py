@@ -74,6 +74,7 @@ class Option(BaseModel):
     required: bool = False
     secret: bool = False  # a string or a map whose values are references
     identity: bool = False  # another value is another thing: the old one is removed first
+    needs: str = ""  # the option that goes with it
     pattern: str | None = None
     choices: tuple[str, ...] = ()
     min: int | None = None
@@ -164,12 +165,16 @@ def model(role: str) -> type[BaseModel]:
 
 def validated(role: str, options: dict[str, Any], context: dict[str, Any] | None = None) -> dict[str, Any]:
     """The options as plain JSON, defaults among them; raises ValueError that names the wrong ones, never a secret."""
-    options_model = model(role)
-    secrets = {name for name, option in find(role).about.options.items() if option.secret}
+    declared, options_model = find(role).about.options, model(role)
+    secrets = {name for name, option in declared.items() if option.secret}
     try:
-        return options_model.model_validate(options, context=context).model_dump(mode="json")
+        found = options_model.model_validate(options, context=context).model_dump(mode="json")
     except ValidationError as error:
         raise ValueError(explained(error, str, options_model.model_fields, secrets)) from None
+    for name, option in declared.items():
+        if option.needs and found[name] and not found[option.needs]:
+            raise ValueError(f"{name} goes with {option.needs}")
+    return found
 
 
 def prepare(role: str, name: str, options: dict[str, Any]) -> Prepared:

@@ -19,6 +19,54 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "environment": {"GREETING": NASTY},
         "secrets": {"TOKEN": "env:TOKEN"},
     },
+    "compose": {
+        "project": str(HERE / "app"),
+        "environment": {"GREETING": NASTY},
+        "secrets": {"TOKEN": "env:TOKEN"},
+        "version": "2.29.7",
+        "checksum": "0" * 64,
+        "url": f"http://{NASTY}",
+    },
+    "registry": {
+        "port": 443,
+        "cache_of": "https://registry.test",
+        "cache_ca": str(HERE / "run"),
+        "cache_username": "it's",
+        "cache_password": "env:CACHE",
+        "username": "it's",
+        "password": "env:PASSWORD",
+        "version": "2.8.2+ds1-1",
+    },
+    "gitlab-runner": {
+        "url": "https://gitlab.test/it's",
+        "token": "env:TOKEN",
+        "version": "17.5.0",
+        "image": NASTY,
+        "tags": [NASTY, "b"],
+        "privileged": True,
+        "concurrent": 4,
+        "ca": str(HERE / "run"),
+        "repository": "https://packages.test/it's",
+    },
+    "github-actions-runner": {
+        "url": "https://github.test/it's",
+        "token": "env:TOKEN",
+        "version": "2.319.1",
+        "checksum": "0" * 64,
+        "labels": [NASTY, "b"],
+        "group": NASTY,
+        "package": f"http://{NASTY}",
+    },
+}
+PLAIN: dict[str, dict[str, Any]] = {  # no more than there must be
+    "script": {"run": str(HERE / "run")},
+    "compose": {"project": str(HERE / "app")},
+    "registry": {},
+    "gitlab-runner": {"url": "https://gitlab.test", "token": "env:TOKEN"},
+    "github-actions-runner": {
+        **{"url": "https://github.test/a", "token": "env:TOKEN", "version": "2.319.1", "checksum": "0" * 64},
+        "docker": False,
+    },
 }
 LOAD = Load(
     files=(Wanted(f"/etc/a place/{NASTY}", b"\x00\xff"), Wanted(carry.certificate_of("registry.test:5000"), b"PEM")),
@@ -31,9 +79,13 @@ def prepared(role: str) -> roles.Prepared:
     return roles.prepare(role, role, roles.validated(role, SAMPLES[role]))
 
 
-def scripts() -> dict[str, Callable[[], str]]:
-    """Every script of every role, by the name of its golden file."""
-    return {f"role-{role}-{script}.sh": partial(_script, role, script) for role in SAMPLES for script in roles.SCRIPTS}
+def scripts(samples: dict[str, dict[str, Any]], end: str = "") -> dict[str, Callable[[], str]]:
+    """Every script of every role with these options, by the name of a file."""
+    return {
+        f"role-{role}-{script}{end}.sh": partial(_script, role, script, samples)
+        for role in samples
+        for script in roles.SCRIPTS
+    }
 
 
 def probe() -> str:
@@ -51,7 +103,8 @@ def change() -> str:
     return carry.script(load, carried, secrets)
 
 
-def _script(role: str, script: str) -> str:
-    one = prepared(role)
-    secrets = "" if script == "check" else "".join(f"{variable}=secret\n" for variable in one.secrets)
+def _script(role: str, script: str, samples: dict[str, dict[str, Any]]) -> str:
+    one = roles.prepare(role, role, roles.validated(role, samples[role]))
+    unused = "# shellcheck disable=SC2034 # not every script needs each\n"
+    secrets = "" if script == "check" else "".join(f"{unused}{variable}=secret\n" for variable in one.secrets)
     return f"{secrets}{getattr(one, script)}"

@@ -64,8 +64,9 @@ SCRIPTS: dict[str, Callable[[], str]] = {
     "configure-nothing.sh": lambda: engine.configure_script([], DEBIAN, "uid"),
     "carried.sh": lambda: engine.probe_script() + samples.probe(),
     "carry.sh": samples.change,
-    **samples.scripts(),
+    **samples.scripts(samples.SAMPLES),
 }
+READ = SCRIPTS | samples.scripts(samples.PLAIN, "-plain")
 TEXTS: dict[str, Callable[[], str]] = {
     "user-data": lambda: cloudinit.user_data("node1", "machinekit", "ssh-ed25519 AA me", "PRIVATE\n", "ssh-ed25519 BB"),
     "drop-in.conf": lambda: service.drop_in(Spec(env=("A=b", f"N={NASTY}")), "/usr/bin/dockerd -H fd:// --init"),
@@ -85,11 +86,11 @@ def test_every_golden_file_is_of_something() -> None:
     assert sorted(path.name for path in GOLDEN.iterdir()) == sorted([*SCRIPTS, *TEXTS])
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", READ)
 @pytest.mark.parametrize("command", [["sh", "-n"], ["bash", "-n"], SHELLCHECK], ids=lambda words: words[0])
 def test_shells_and_shellcheck_read_the_scripts(name: str, command: list[str], tmp_path: Path) -> None:
     file = tmp_path / "script"
-    file.write_text(SCRIPTS[name]())
+    file.write_text(READ[name]())
     result = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 

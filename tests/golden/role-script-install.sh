@@ -1,3 +1,4 @@
+# shellcheck disable=SC2034 # not every script needs each
 secrets_TOKEN=secret
 run=IyEvYmluL3NoCmVjaG8gIml0J3Mgc2V0IHVwIgo=
 check=IyEvYmluL3NoCmVjaG8gIml0J3Mgc2V0IHVwIgo=

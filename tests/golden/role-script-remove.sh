@@ -1,3 +1,4 @@
+# shellcheck disable=SC2034 # not every script needs each
 secrets_TOKEN=secret
 # Have the user's own script take away what the other one has set up.
 set -eu
