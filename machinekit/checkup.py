@@ -5,7 +5,6 @@ Changes nothing.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shlex
@@ -13,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from machinekit import certificates, converge, dockerapi, engine, keys
+from machinekit import certificates, converge, dockerapi, engine, keys, outfit, reference
 from machinekit.errors import MachinekitError
 from machinekit.machine import State
 from machinekit.provider import Check, Level
@@ -35,7 +34,6 @@ from machinekit.work import Work, unfinished
 
 log = logging.getLogger(__name__)
 
-PROBE = 20.0  # seconds for a host to tell about itself
 SOON = 30  # days: a certificate that is not ours to renew should be seen to
 RENEWABLE = {CA, CA_KEY, SERVER_CERT, SERVER_KEY, CLIENT_CERT, CLIENT_KEY}
 
@@ -183,9 +181,8 @@ class _Checkup:
 
     def _host(self, work: Work) -> Iterator[Check]:
         """The login, and what is on the host against what we configured."""
-        with contextlib.closing(work.connected()) as connection:
-            yield self._check(Level.OK, f"SSH: logged in as {connection.host}, whose host key is the pinned one")
-            work.facts = engine.parse_facts(connection.run(engine.probe_script(), patience=PROBE))
+        converge.look(work)
+        yield self._check(Level.OK, f"SSH: logged in as {work.host}, whose host key is the pinned one")
         if not work.facts.dockerd:
             yield self._check(Level.PROBLEM, "there is no engine on the host", self._provision)
             return
@@ -199,9 +196,10 @@ class _Checkup:
             wanted = converge.wanted_files(work)
         except keys.UNREADABLE:
             return  # a certificate that is broken was told before
-        if drifted := engine.to_change(wanted, work.facts):
-            changed = ", ".join(file.path for file in drifted)
-            yield self._check(Level.WARNING, f"not as configured: {changed}", self._provision)
+        drifted = [file.path for file in engine.to_change(wanted, work.facts)]
+        drifted += [reference.redacted(line) for line in outfit.differences(work)]
+        if drifted:
+            yield self._check(Level.WARNING, f"not as configured: {', '.join(drifted)}", self._provision)
         else:
             yield self._check(Level.OK, "the host is as configured")
 

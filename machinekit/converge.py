@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 import tenacity
 
-from machinekit import certificates, dockerapi, dockercontext, engine, hostkey, packages, service
+from machinekit import carry, certificates, dockerapi, dockercontext, engine, hostkey, outfit, packages, service
 from machinekit.errors import DeadlineError, EngineError, GoneError, PreCheckError, RemoteError
 from machinekit.machine import Instance, Phase, State
 from machinekit.store import KNOWN_HOSTS
@@ -16,6 +17,7 @@ from machinekit.work import Step, Work
 ADDRESS = 300.0  # seconds: how long each wait goes on
 BOOT = 600.0  # a first boot without KVM on a busy computer takes minutes
 PROBE = 60.0
+LOOK = 20.0
 INSTALL = 1200.0
 CONFIGURE = 300.0
 ENGINE = 60.0
@@ -62,11 +64,20 @@ def detect_system(work: Work) -> None:
 
     The host must have a POSIX shell, and systemd or OpenRC.
     """
-    lines = work.execute(hostkey.replacement_script(work) + engine.probe_script(), PROBE)
+    probe = engine.probe_script() + outfit.probe_script(work)
+    lines = work.execute(hostkey.replacement_script(work) + probe, PROBE)
     hostkey.replaced(work)
-    work.facts = engine.parse_facts(lines)
+    work.facts, work.carried = engine.parse_facts(lines), carry.parse_carried(lines)
     if work.facts.init not in service.KNOWN:
         raise RemoteError(f"{work.facts.system} runs {work.facts.init!r} as its init system, which is not one we know")
+
+
+def look(work: Work) -> None:
+    """Hear from a host what is on it; nothing is changed. Raises what `ssh.connect` and `Connection.run` raise."""
+    with contextlib.closing(work.connected()) as connection:
+        lines = connection.run(engine.probe_script() + outfit.probe_script(work), patience=LOOK)
+    work.connection = None
+    work.facts, work.carried = engine.parse_facts(lines), carry.parse_carried(lines)
 
 
 def install_engine(work: Work) -> None:
@@ -103,6 +114,7 @@ def agree_to_changes(work: Work) -> None:
             lines.append(
                 f"the engine is restarted; its running containers ({facts.containers}) stay where it can keep them"
             )
+        lines += outfit.differences(work)
         lines.append(f"the engine listens at {_listen(work)} too, to clients with a certificate of this machine")
         about = f"{machine.address} ({facts.system}) is in use. This would change on it:"
         if not work.progress.confirm(machine.name, "\n  ".join([about, *lines])):
@@ -175,6 +187,7 @@ def wanted_files(work: Work) -> list[engine.File]:
         certificates=certificates.on_the_host(work),
         original=work.machine.uid if work.machine.phase is Phase.CREATING else "",
         previous=work.previous,
+        mirrors=work.setup.mirrors,
     )
 
 
@@ -195,6 +208,14 @@ def verify_engine(work: Work) -> None:
     else:
         retrying(dockerapi.version, work.machine.url, tls)
     dockercontext.refresh(work.machine.name, work.machine.uid, work.machine.url, tls, work.machine.store)
+
+
+def set_up(work: Work) -> None:
+    """Setting up what it carries
+
+    Mend what the last lines name, and run the same command again.
+    """
+    outfit.put_on(work, waiting(work))
 
 
 def _verify_through_ssh(work: Work, retrying: tenacity.Retrying, tls: Path | None) -> None:
@@ -223,8 +244,13 @@ def steps(work: Work) -> tuple[Step, ...]:
         return (find_address, verify_engine)
     return (
         *(find_address, wait_for_ssh, detect_system, agree_to_changes),
-        *(install_engine, configure_engine, verify_engine),
+        *(install_engine, configure_engine, verify_engine, set_up),
     )
+
+
+def take_off(work: Work) -> None:
+    """Taking off what it carries"""
+    outfit.take_off(work)
 
 
 def restore_settings(work: Work) -> None:
@@ -259,7 +285,7 @@ def _put_in_place(work: Work, files: list[engine.File]) -> None:
 
 # for a machine that answers where it did last time
 RENEWAL: tuple[Step, ...] = (detect_system, renew_certificates, verify_engine)
-RESTORATION: tuple[Step, ...] = (detect_system, restore_settings)
+RESTORATION: tuple[Step, ...] = (detect_system, take_off, restore_settings)
 
 
 def _poll_address(work: Work, found: Instance) -> Instance:

@@ -7,12 +7,12 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from machinekit import certificates, cloudinit, converge, drivers, hostkey, images, keys
+from machinekit import certificates, cloudinit, converge, drivers, hostkey, images, keys, outfit
 from machinekit.drivers import flag
 from machinekit.errors import MachinekitError, PreCheckError, SpecChangedError, UsageError
 from machinekit.machine import Birth, Image, Machine, Phase
 from machinekit.provider import Options
-from machinekit.setup import NOTHING, Setup
+from machinekit.setup import NOTHING, Setup, parse_setup
 from machinekit.spec import Spec, check_name, engine_flag, storable
 from machinekit.store import (
     CA,
@@ -81,6 +81,7 @@ def check_driver(work: Work) -> None:
     """Checking the driver"""
     work.driver.check()
     certificates.check(work.spec)
+    outfit.check(work)
     if own := work.driver.user_data:
         cloudinit.parts(own)
     for remark in work.driver.remarks():
@@ -203,7 +204,8 @@ def _reserved(store: Store, wanted: Machine) -> Machine:
     settled = (machine.spec, machine.setup) == (wanted.spec, wanted.setup)
     if machine.phase is Phase.CREATING and machine.fleet == wanted.fleet and not settled:
         # no engine is in use yet: a refused setting can be mended without starting over
-        machine.spec, machine.setup = wanted.spec, wanted.setup
+        after = parse_setup(machine.setup).followed_by(parse_setup(wanted.setup))
+        machine.spec, machine.setup = wanted.spec, after.model_dump(mode="json")
         store.save(machine)
     _refuse_changes(machine, wanted)
     return machine

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from machinekit.errors import EngineError
 from machinekit.spec import Spec
 
+MIRRORS = "registry-mirrors"
 # dockerd's flags whose key in daemon.json is another word, and takes a list
 LISTS = {
     "authorization-plugin": "authorization-plugins",
@@ -20,7 +22,7 @@ LISTS = {
     "dns-search": "dns-search",
     "exec-opt": "exec-opts",
     "insecure-registry": "insecure-registries",
-    "registry-mirror": "registry-mirrors",
+    "registry-mirror": MIRRORS,
     "storage-opt": "storage-opts",
 }
 # ... and the ones that take a map of name=value
@@ -41,9 +43,24 @@ def read(encoded: str) -> dict[str, Any]:
     return settings
 
 
-def merged(current: dict[str, Any], spec: Spec, *, driver: str, listen: str, unit_hosts: list[str]) -> dict[str, Any]:
-    """The settings with those of the spec merged in; where both have a list, both count."""
+def merged(
+    current: dict[str, Any],
+    spec: Spec,
+    *,
+    driver: str,
+    listen: str,
+    unit_hosts: list[str],
+    mirrors: Sequence[str] = (),
+    former: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The settings with those of the spec merged in; where both have a list, both count.
+
+    `mirrors` are registries of the machine's setup, `former` those that an earlier setup has brought.
+    """
     wanted = dict(current)
+    if former:
+        left = [mirror for mirror in _list(wanted, MIRRORS) if mirror not in former]
+        wanted = {key: left if key == MIRRORS else value for key, value in wanted.items() if key != MIRRORS or left}
     labels: list[str] = []
     for pair in spec.opts:
         name, _, value = pair.partition("=")
@@ -59,7 +76,7 @@ def merged(current: dict[str, Any], spec: Spec, *, driver: str, listen: str, uni
     if spec.storage_driver:
         wanted["storage-driver"] = spec.storage_driver
     _extend(wanted, "insecure-registries", spec.insecure_registries)
-    _extend(wanted, "registry-mirrors", spec.registry_mirrors)
+    _extend(wanted, MIRRORS, [*spec.registry_mirrors, *mirrors])
     labels = [*_list(wanted, "labels"), f"provider={driver}", *labels, *spec.labels]
     wanted["labels"] = list({label.partition("=")[0]: label for label in labels}.values())  # the last one counts
     wanted["hosts"] = [*dict.fromkeys([*(_list(wanted, "hosts") or unit_hosts or [SOCKET]), listen])]
@@ -80,6 +97,12 @@ def _reverted(current: Any, ours: Any, before: Any) -> Any:
         added = [value for value in ours if value not in (before or [])]
         return [value for value in current if value not in added] or None
     return current  # somebody has changed it since
+
+
+def brought(current: dict[str, Any], mirrors: Sequence[str], former: Sequence[str]) -> list[str]:
+    """The mirrors that are there because of the machine's setup, and so go with it."""
+    theirs = [mirror for mirror in _list(current, MIRRORS) if mirror not in former]
+    return [mirror for mirror in mirrors if mirror not in theirs]
 
 
 def _extend(settings: dict[str, Any], key: str, values: Any) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
-from machinekit import collect, converge, engine, keys, packages
-from machinekit.checkup import PROBE, Nobody
+from machinekit import collect, converge, engine, keys, outfit, packages, reference
+from machinekit.checkup import Nobody
 from machinekit.errors import MachinekitError
 from machinekit.machine import Instance, Machine, Phase, State
 from machinekit.plan import Difference
@@ -57,8 +56,7 @@ def _machine(store: Store, machine: Machine, found: Instance | MachinekitError |
 
 def _host(work: Work) -> Iterator[Difference]:
     """What the host tells of itself against what we would have it be."""
-    with contextlib.closing(work.connected()) as connection:
-        work.facts = engine.parse_facts(connection.run(engine.probe_script(), patience=PROBE))
+    converge.look(work)
     facts, machine = work.facts, work.machine
     if not facts.dockerd:
         yield Difference("engine", "not installed", "installed")
@@ -76,6 +74,8 @@ def _host(work: Work) -> Iterator[Difference]:
         return
     for file in changed:
         yield Difference(file.path, _state(file, facts), "as configured")
+    for line in outfit.differences(work):
+        yield Difference("setup", reference.redacted(line), "as in the file")
 
 
 def _state(file: engine.File, facts: engine.Facts) -> str:

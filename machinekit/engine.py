@@ -18,6 +18,7 @@ ORIGINAL = "/etc/docker/daemon.json.before-"  # and the machine's uid: what was 
 CA = "/etc/docker/ca.pem"
 CERT = "/etc/docker/server.pem"
 KEY = "/etc/docker/server-key.pem"
+MIRRORS = "/var/lib/machinekit/mirrors"  # those in daemon.json that the machine's setup has brought
 
 # Settings that cannot be exchanged under running containers: where they and their network are.
 UNDERFOOT = ("bip", "bridge", "containerd", "data-root", "exec-root", "fixed-cidr", "storage-driver", "userns-remap")
@@ -41,6 +42,7 @@ class Facts:
     daemon_json: str = ""
     daemon_json_before: str = ""  # what an unfinished change found
     conf_d: str = ""
+    mirrors: str = ""  # that an earlier setup has brought
     files: dict[str, str] = field(default_factory=dict)
     free: dict[str, int] = field(default_factory=dict)  # MB by folder
     originals: dict[str, str] = field(default_factory=dict)  # by machine uid, the oldest first
@@ -105,24 +107,31 @@ def wanted_files(
     certificates: dict[str, bytes],
     original: str = "",
     previous: Spec | None = None,
+    mirrors: tuple[str, ...] = (),
 ) -> list[File]:
     """Every file we manage on the host, as it should be.
 
-    `listen` is the engine's TCP address, such as tcp://0.0.0.0:2376; `certificates` are by path. With `original`
-    our settings are merged with what was there before us, not with what is there now: an earlier try may have
-    left settings that were taken back. What only the `previous` spec wanted goes.
+    `listen` is the engine's TCP address, such as tcp://0.0.0.0:2376; `certificates` are by path; `mirrors` are the
+    registries of the machine's setup that images are asked for at first. With `original` our settings are merged with
+    what was there before us, not with what is there now: an earlier try may have left settings that were taken back.
+    What only the `previous` spec wanted goes.
     """
     hosts = service.hosts(facts.exec_start)
     current = daemonjson.read(facts.daemon_json)
     base = daemonjson.read(facts.originals.get(original) or facts.settings_before)
     if previous:
-        before = daemonjson.read(list(facts.originals.values())[-1]) if facts.originals else {}
-        ours = daemon_settings(before, previous, driver=driver, listen=listen, unit_hosts=hosts)
-        base = daemonjson.without(base, ours, before)
-    wanted = daemon_settings(base, spec, driver=driver, listen=listen, unit_hosts=hosts)
+        before = daemonjson.read(next(reversed(facts.originals.values()), ""))
+        old = daemon_settings(before, previous, driver=driver, listen=listen, unit_hosts=hosts)
+        base = daemonjson.without(base, old, before)
+    former = facts.mirrors.split()
+    wanted = daemon_settings(base, spec, driver=driver, listen=listen, unit_hosts=hosts, mirrors=mirrors, former=former)
     # a file that says the same in other words stays as its owner wrote it
     text = base64.b64decode(facts.daemon_json) if wanted == current else json.dumps(wanted, indent=2).encode() + b"\n"
     files = [*certificate_files(certificates), File(DAEMON_JSON, text)]
+    if ours := daemonjson.brought(base, mirrors, former):
+        files.append(File(MIRRORS, "\n".join(ours).encode() + b"\n"))
+    elif former:
+        files.append(File(MIRRORS, gone=True))
     if facts.init == "openrc":
         conf = service.conf_d(spec, facts.exec_start, base64.b64decode(facts.conf_d).decode(errors="surrogateescape"))
         return [*files, File(service.CONF_D, conf.encode(errors="surrogateescape"))] if conf else files
@@ -146,12 +155,13 @@ def restored_files(spec: Spec, facts: Facts, uid: str, *, driver: str, listen: s
             "another machine of machinekit was made of this server later", "remove that one first, with --restore"
         )
     current, before = daemonjson.read(facts.settings_before), daemonjson.read(facts.originals[uid])
-    ours = daemon_settings(before, spec, driver=driver, listen=listen, unit_hosts=service.hosts(facts.exec_start))
+    hosts, mirrors = service.hosts(facts.exec_start), facts.mirrors.split()
+    ours = daemon_settings(before, spec, driver=driver, listen=listen, unit_hosts=hosts, mirrors=mirrors)
     wanted = daemonjson.without(current, ours, before)
     content = json.dumps(wanted, indent=2).encode() + b"\n"
     if wanted == before:
         content = base64.b64decode(facts.originals[uid])  # to the byte
-    gone = (CA, CERT, KEY, service.DROP_IN, ORIGINAL + uid)
+    gone = (CA, CERT, KEY, service.DROP_IN, *([MIRRORS] if mirrors else []), ORIGINAL + uid)
     files = [File(DAEMON_JSON, content, gone=not wanted), *(File(path, gone=True) for path in gone)]
     if facts.init == "openrc" and facts.conf_d:
         own = service.without_ours(base64.b64decode(facts.conf_d).decode(errors="surrogateescape"))
@@ -210,7 +220,7 @@ def configure_script(files: list[File], facts: Facts, uid: str, install: str = "
         "engine/configure.sh.j2",
         files=changed,
         restores=len(changed) < len(files),
-        managed=[CA, CERT, KEY, DAEMON_JSON, service.DROP_IN, service.CONF_D],
+        managed=[CA, CERT, KEY, DAEMON_JSON, service.DROP_IN, service.CONF_D, MIRRORS],
         settings=DAEMON_JSON,
         original=original,
         kept_before=_live_restore(before, True),
@@ -241,12 +251,14 @@ def start_script() -> str:
     return static("engine/init.sh") + static("engine/start.sh")
 
 
-def daemon_settings(
-    current: dict[str, Any], spec: Spec, *, driver: str, listen: str, unit_hosts: list[str]
-) -> dict[str, Any]:
-    """daemon.json: what is there, with our settings merged in."""
-    merged = daemonjson.merged(current, spec, driver=driver, listen=listen, unit_hosts=unit_hosts)
-    return merged | {"tlsverify": True, "tlscacert": CA, "tlscert": CERT, "tlskey": KEY}
+def daemon_settings(current: dict[str, Any], spec: Spec, **about: Any) -> dict[str, Any]:
+    """daemon.json: what is there, with our settings merged in; `about` is what `daemonjson.merged` takes."""
+    return daemonjson.merged(current, spec, **about) | {
+        "tlsverify": True,
+        "tlscacert": CA,
+        "tlscert": CERT,
+        "tlskey": KEY,
+    }
 
 
 def _digest(file: File) -> str | None:

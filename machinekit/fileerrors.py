@@ -33,6 +33,8 @@ def named(path: Path) -> str:
 
 
 def _line(problem: ErrorDetails, path: Path, form: type[BaseModel], document: Document, extra: Extra) -> str:
+    while problem["type"] == "value_error" and path and path not in document.places:
+        path = path[:-1]  # of a field that nobody writes, such as a digest
     where = document.at(path, key=problem["type"] == "extra_forbidden")
     return f"{where}: {named(path) or 'the file'}{_explanation(problem, path, form, extra)}"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dotenv
 
-from machinekit import converge, create, drift, fleetfile, lifecycle, packages, plan, upgrade
+from machinekit import converge, create, drift, fleetfile, lifecycle, outfit, packages, plan, upgrade
 from machinekit.errors import MachinekitError, UsageError
 from machinekit.fleetfile import Fleet, Wanted
 from machinekit.plan import Action, Change, Plan
@@ -91,10 +91,9 @@ def _change(store: Store, wanted: Wanted, progress: Progress, *, upgrades: bool)
         work.driver.options = wanted.options
         work.previous = work.spec
         work.spec = wanted.spec.model_copy(update={"version": work.spec.version})  # another one is upgrade's to install
-        work.setup = wanted.setup
+        outfit.change(work, wanted.setup)
         run(work, converge.steps(work))
         work.machine.spec = work.spec.model_dump(mode="json")
-        work.machine.setup = wanted.setup.model_dump(mode="json")
         work.save()
         done = work.changed
     if upgrades:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from machinekit import drivers, fileerrors, fleetform, yamlfile
 from machinekit.errors import MachinekitError, UsageError, nearest
 from machinekit.provider import Options, absolute
-from machinekit.setup import RoleUse, Setup
+from machinekit.setup import Setup, parse_setup
 from machinekit.spec import Spec, engine_flag, in_words_of, parse_options, parse_spec, storable
 
 MANAGERS = 7  # https://docs.docker.com/engine/swarm/admin_guide/#operate-manager-nodes-in-a-swarm
@@ -49,7 +49,7 @@ class Wanted:
         options = parse_options(
             data["driver"], drivers.load(data["driver"]), _with_secrets(data["driver"], data["options"])
         )
-        spec, setup = Spec(**data["spec"]), Setup.model_validate(data["setup"])
+        spec, setup = Spec(**data["spec"]), parse_setup(data["setup"])
         return cls(data["name"], data["driver"], options, spec, setup, data["labels"])
 
 
@@ -86,7 +86,7 @@ def parse(text: str, file: str, folder: Path, variables: Mapping[str, str]) -> F
     document.data = _with_absolute_paths(_with_tuples(own), folder)
     form = fleetform.form(frozenset(drivers.names()) & {key for entry in _entries(document.data) for key in entry})
     try:
-        given = form(**document.data)
+        given = form.model_validate(document.data, context={"folder": folder})
     except ValidationError as error:
         raise UsageError("\n".join(fileerrors.explained(error, form, document, _about_key))) from None
     return _Expansion(given, document).fleet()
@@ -171,12 +171,13 @@ class _Expansion:
 
     def _setup(self, entry: Any, path: yamlfile.Path) -> Setup | None:
         """The defaults' files and roles and the machine's own, which count where both have one."""
-        files = {file.path: file for file in (*self._given.defaults.files, *entry.files)}
-        found = [
-            RoleUse(role=use["role"], options={key: value for key, value in use.items() if key != "role"})
-            for use in (*self._given.defaults.roles, *entry.roles)
-        ]
-        roles = {use.role: use for use in found}
+        both = (self._given.defaults, entry)
+        files = {file.path: file for each in both for file in each.files}
+        roles = {use.name: use for each in both for use in each.roles}
+        names = [use.name for use in entry.roles]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            self._wrong((*path, "roles"), f"{twice} is there twice; give one of the two a name of its own")
+            return None
         return Setup(files=tuple(files.values()), registries=self._given.registries, roles=tuple(roles.values()))
 
     def _merged(self, section: str, entry: Any) -> dict[str, Any]:
@@ -249,15 +250,7 @@ def _with_absolute_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
             paths = {field for field, info in drivers.load(name).Options.infos().items() if info.check is absolute}
             _make_absolute(entry[name], paths, folder)
         _make_absolute(entry.get("engine"), {"tls_ca_cert", "tls_ca_key"}, folder)
-        for each in _several(entry.get("files")):
-            _make_absolute(each, {"source"}, folder)
-    for each in _several(data.get("registries")):
-        _make_absolute(each, {"ca"}, folder)
     return data
-
-
-def _several(data: Any) -> Iterable[Any]:
-    return data if isinstance(data, tuple) else ()
 
 
 def _make_absolute(values: Any, keys: Iterable[str], folder: Path) -> None:

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from machinekit import drivers
 from machinekit.providers import DEFAULT
-from machinekit.setup import HostFile, Registry
+from machinekit.setup import HostFile, Registry, RoleUse
 from machinekit.spec import Spec, model
 from machinekit.store import NAME
 
@@ -62,7 +62,7 @@ def form(used: frozenset[str]) -> type[BaseModel]:
         "engine": (_engine(), Field(default=None, description="how the engine is installed and configured")),
         "labels": (dict[str, Text], Field(default={}, description="labels of the engine, and of the node in a Swarm")),
         "files": (tuple[HostFile, ...], Field(default=(), description="files on the machine")),
-        "roles": (tuple[dict[str, Any], ...], Field(default=(), description="what else is installed")),
+        "roles": (tuple[RoleUse, ...], Field(default=(), description="what else is installed")),
         **sections,
     }
     defaults = create_model("Defaults", __config__=STRICT, **common)

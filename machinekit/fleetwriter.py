@@ -10,10 +10,16 @@ import yaml
 
 from machinekit import drivers
 from machinekit.machine import Machine
-from machinekit.setup import Setup
+from machinekit.setup import parse_setup
 from machinekit.spec import Spec
 
 NAME = "my-fleet"
+HIDDEN: Any = {
+    "leaving": True,
+    "files": {"__all__": {"digest"}},
+    "registries": {"__all__": {"digest"}},
+    "roles": {"__all__": {"kept"}},
+}
 
 
 def written(machines: Iterable[Machine]) -> str:
@@ -34,7 +40,7 @@ def _machine(machine: Machine) -> dict[str, Any]:
     if "engine" in spec:
         spec = {"source": spec.pop("engine"), **spec}
     setup = _setup(machine)
-    roles = [{"role": use["role"], **use.get("options", {})} for use in setup.get("roles", ())]
+    roles = [{**use.pop("options", {}), **use} for use in setup.get("roles", ())]
     about: dict[str, Any] = {machine.driver: _options(machine), "engine": spec, "labels": labels}
     about |= {"files": setup.get("files"), "roles": roles}
     return {"name": machine.name, "driver": machine.driver, **{key: value for key, value in about.items() if value}}
@@ -49,7 +55,7 @@ def _options(machine: Machine) -> dict[str, Any]:
 
 
 def _setup(machine: Machine) -> dict[str, Any]:
-    return Setup.model_validate(machine.setup).model_dump(mode="json", exclude_defaults=True)
+    return parse_setup(machine.setup).model_dump(mode="json", exclude_defaults=True, exclude=HIDDEN)
 
 
 def _escaped(data: Any) -> Any:

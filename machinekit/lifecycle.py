@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from machinekit import certificates, converge, dockerapi, dockercontext, drivers, images
+from machinekit import certificates, converge, dockerapi, dockercontext, drivers, images, outfit
 from machinekit.errors import MachinekitError, StoreError
 from machinekit.machine import Phase, State
 from machinekit.store import CLIENT_CERT, NAME, SERVER_CERT, Store
@@ -120,6 +120,8 @@ def remove(store: Store, name: str, progress: Progress, *, force: bool = False, 
                 with _forced(force, name, progress):
                     run(work, converge.RESTORATION)
                     adopted = False
+            with _forced(force, name, progress):
+                outfit.part(work)
             work.machine.phase = Phase.REMOVING
             _save(work, force)
             with _forced(force, name, progress):

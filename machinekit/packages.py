@@ -77,7 +77,7 @@ def install_script(spec: Spec, facts: Facts, version: str = "", *, held: bool = 
     script = _proxies(spec) + script
     # the marker outlives an installation that is cut off, whose half-unpacked dockerd is no engine
     marker = "mkdir -p /var/lib/machinekit\n: >/var/lib/machinekit/installing\n"
-    return f"set -e\n{marker}( {script})\nrm -r /var/lib/machinekit\n"
+    return f"set -e\n{marker}( {script})\nrm /var/lib/machinekit/installing\n"
 
 
 def offers_script(spec: Spec, facts: Facts) -> str:

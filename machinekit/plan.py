@@ -10,7 +10,7 @@ from typing import Any
 from machinekit.errors import MachinekitError, UsageError, nearest
 from machinekit.fleetfile import Fleet, Wanted
 from machinekit.machine import Machine, Phase
-from machinekit.setup import Setup
+from machinekit.setup import Setup, parse_setup
 from machinekit.spec import Spec, storable
 
 VERSION = 1  # of the JSON
@@ -152,7 +152,7 @@ def _differences(wanted: Wanted, record: Machine) -> Iterator[Difference]:
     for field, after in new.items():
         if old[field] != after:
             yield Difference(_key(field), old[field], after, replaces=field in REPLACING)
-    yield from _setup_differences(Setup.model_validate(record.setup), wanted.setup)
+    yield from _setup_differences(parse_setup(record.setup), wanted.setup)
 
 
 def _options(record: Machine, wanted: Wanted) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _key(field: str) -> str:
 
 
 def _setup_differences(before: Setup, after: Setup) -> Iterator[Difference]:
-    for kind, key in (("files", "path"), ("registries", "host"), ("roles", "role")):
+    for kind, key in (("files", "path"), ("registries", "host"), ("roles", "name")):
         old, new = (
             {getattr(each, key): each.model_dump(mode="json") for each in getattr(setup, kind)}
             for setup in (before, after)

@@ -18,12 +18,26 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
+def filled(text: str, **values: Any) -> str:
+    """A template's text with values, which may include files of templates/; a value that is missing is an error."""
+    return _environment().from_string(text).render(**values)
+
+
 def static(name: str) -> str:
     """A file of templates/ that has no values, without the cost of loading the template engine."""
-    for folder in machinekit.__path__:
-        path = Path(folder) / "templates" / name
-        if path.is_file():
-            return path.read_text()
+    return _found(name).read_text()
+
+
+def folder(name: str) -> Path:
+    """A folder of templates/."""
+    return _found(name)
+
+
+def _found(name: str) -> Path:
+    for place in machinekit.__path__:
+        path = Path(place) / "templates" / name
+        if path.exists():
+            return path
     raise FileNotFoundError(name)
 
 

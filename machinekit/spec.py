@@ -103,7 +103,7 @@ def parse_spec(values: dict[str, Any], variables: Mapping[str, str] = MappingPro
     try:
         return Spec(**values)
     except ValidationError as error:
-        problems = _explained(error, engine_flag, Spec.model_fields)
+        problems = explained(error, engine_flag, Spec.model_fields)
         raise UsageError(in_words_of(problems, engine_flag, _dollars(variables))) from None
 
 
@@ -144,7 +144,7 @@ def parse_options(
         options.check()
     except ValidationError as error:
         secrets = {field for field, info in driver.Options.infos().items() if info.secret}
-        problems = _explained(error, flag, validated.model_fields, secrets)
+        problems = explained(error, flag, validated.model_fields, secrets)
         raise UsageError(in_words_of(problems, flag, _dollars(variables))) from None
     except ValueError as error:
         raise UsageError(in_words_of(f"driver {name}: {error}", flag, _dollars(variables))) from None
@@ -192,7 +192,7 @@ def _dollars(variables: Mapping[str, str]) -> dict[str, str]:
     return {field: f"${variable}" for field, variable in variables.items()}
 
 
-def _explained(
+def explained(
     error: ValidationError, flag: Callable[[str], str], fields: Mapping[str, FieldInfo], secrets: Collection[str] = ()
 ) -> str:
     """What pydantic found, in our words: what is wrong, and what is allowed. Never a secret's value."""
@@ -204,7 +204,8 @@ def _explained(
         elif name in secrets and problem["type"] != "missing":
             lines.append(f"{flag(name)} does not have the right form: {fields[name].description}")
         else:
-            lines.append(f"{flag(name)}{explanation(problem, fields.get(name))}")
+            near = nearest(name, fields) if problem["type"] == "extra_forbidden" else ""
+            lines.append(f"{flag(name)}{explanation(problem, fields.get(name))}{near}")
     return "; ".join(lines)
 
 

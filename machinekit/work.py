@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from machinekit import drivers
+from machinekit import drivers, reference
+from machinekit.carry import Carried
 from machinekit.engine import Facts
-from machinekit.errors import BrokenError, MachinekitError, StoreError
+from machinekit.errors import BrokenError, MachinekitError, RemoteError, StoreError
 from machinekit.machine import Instance, Machine, Phase
 from machinekit.provider import Driver
-from machinekit.setup import Setup
+from machinekit.setup import parse_setup
 from machinekit.spec import Spec, parse_spec
 from machinekit.store import KNOWN_HOSTS, LOST, SSH_KEY, Store
 
@@ -65,13 +66,14 @@ class Work:
     agreed: bool = False
     changed: list[str] = field(default_factory=list)
     facts: Facts = field(default_factory=Facts)
+    carried: Carried = field(default_factory=Carried)
     connection: Connection | None = None
     previous: Spec | None = None
 
     def __post_init__(self) -> None:
         self.driver: Driver[Any] = drivers.bind(self.machine, self.directory, self.save)
         self.spec = parse_spec(self.machine.spec)
-        self.setup = Setup.model_validate(self.machine.setup)
+        self.setup = parse_setup(self.machine.setup)
 
     @property
     def newborn(self) -> bool:
@@ -104,11 +106,11 @@ class Work:
 
     def note(self, text: str) -> None:
         """Say something worth knowing."""
-        self.progress.note(self.machine.name, text)
+        self.progress.note(self.machine.name, reference.redacted(text))
 
     def part(self, text: str) -> None:
         """Say how far the present step is."""
-        self.progress.part(self.machine.name, text)
+        self.progress.part(self.machine.name, reference.redacted(text))
 
     def place(self, instance: Instance) -> None:
         """Remember where the instance answers."""
@@ -141,8 +143,17 @@ class Work:
         """Run a script as root over the one connection, and return what it said.
 
         When the connection is cut, by a reboot of the host or by the network, it is made again once and the script
-        runs again: every script can, and the host lets no two run at the same time.
+        runs again: every script can, and the host lets no two run at the same time. An error shows no secret, whatever
+        the script said.
         """
+        try:
+            return self._execute(script, patience, heard)
+        except RemoteError as error:
+            error.message = reference.redacted(error.message)
+            error.args = (error.message,)
+            raise
+
+    def _execute(self, script: str, patience: float, heard: Callable[[str], None]) -> list[str]:
         from machinekit import ssh
 
         connection = self.connected()

@@ -16,7 +16,7 @@ import pytest
 from machinekit.providers.generic import GenericOptions
 
 from machinekit import cli as command_line
-from machinekit import secret, web
+from machinekit import reference, secret, web
 from machinekit.errors import UsageError
 from machinekit.store import Store
 from tests.providers.fake import Fake, FakeCloud
@@ -181,3 +181,4 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Secrets are asked for anew, as in a process of its own."""
     monkeypatch.setattr(secret, "_answers", {})
+    monkeypatch.setattr(reference, "_values", {})

@@ -402,6 +402,9 @@ class FakeHost(SshServer):
         self.files: dict[str, bytes] = {}
         self.scripts: list[str] = []
         self.fails = ""  # a script with this text in it fails
+        self.last_words = "it failed"  # of a script that fails
+        self.said: dict[str, list[str]] = {}  # by a text in a script what it says
+        self.extra: list[str] = []  # what the probe says beside the facts
         self.offers: list[str] = []  # the versions of the engine's package, newest first
         self.broken = ""  # the version whose engine does not start
         self.engine = Server(self._engine)
@@ -437,7 +440,11 @@ class FakeHost(SshServer):
             self.facts["package"] = " ".join(installs[0])
         if "say os_id" in script and not failed:
             lines += self._probe()
-        channel.sendall("".join(f"{line}\n" for line in [*lines, *(["it failed"] if failed else [])]).encode())
+        if "carried file" in script:
+            lines += self.extra
+        for text, said in self.said.items():
+            lines += said if text in script else []
+        channel.sendall("".join(f"{line}\n" for line in [*lines, *([self.last_words] if failed else [])]).encode())
         channel.send_exit_status(1 if failed else 0)
 
     def _probe(self) -> list[str]:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from machinekit.providers.none import NoneOptions
 
-from machinekit import checkup, engine, keys, lifecycle, service
+from machinekit import checkup, converge, engine, keys, lifecycle, service
 from machinekit.create import create
 from machinekit.errors import MachinekitError
 from machinekit.machine import Machine, Phase, State
@@ -218,7 +218,7 @@ def test_a_login_that_is_refused_does_not_hide_the_engine(store: Store, server: 
 
 
 def test_a_host_that_is_silent_ends_the_wait(store: Store, server: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkup, "PROBE", 0.5)
+    monkeypatch.setattr(converge, "LOOK", 0.5)
 
     def never(channel: object, command: str) -> None:
         server.engine._threads[0].join(5)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from machinekit import keys
 from machinekit.errors import UsageError
 from machinekit.fleetfile import Fleet, parse
 from machinekit.fleetform import schema
@@ -55,20 +56,50 @@ def test_groups_are_numbered_from_one() -> None:
     assert [machine.name for machine in found.machines] == ["a-1", "a-2", "b01"]
 
 
-def test_paths_are_found_from_the_file() -> None:
-    found = fleet(
+def test_paths_are_found_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "motd").write_text("hello")
+    (tmp_path / "ca.pem").write_bytes(keys.authority("a CA").cert)
+    text = (
         "machines:\n"
         "  - name: a\n"
         "    driver: generic\n"
         "    generic: {ip_address: 192.0.2.1, ssh_key: ./key}\n"
         "    engine: {tls_ca_cert: ca.pem, tls_ca_key: /ca-key.pem}\n"
-        "    files: [{path: /a, source: motd}]\n"
+        "    files: [{path: /a, source: motd}, {path: /b, secret: 'file:motd'}]\n"
         "registries: [{host: 'r.example:5000', ca: ca.pem}]\n"
-    ).machines[0]
-    assert found.options.ssh_key == "/project/key"  # type: ignore[attr-defined]
-    assert (found.spec.tls_ca_cert, found.spec.tls_ca_key) == ("/project/ca.pem", "/ca-key.pem")
-    assert found.setup.files[0].source == "/project/motd"
-    assert found.setup.registries[0].ca == "/project/ca.pem"
+    )
+    found = parse(HEAD + text, "machinekit.yaml", tmp_path, {}).machines[0]
+    assert found.options.ssh_key == str(tmp_path / "key")  # type: ignore[attr-defined]
+    assert (found.spec.tls_ca_cert, found.spec.tls_ca_key) == (str(tmp_path / "ca.pem"), "/ca-key.pem")
+    assert found.setup.files[0].source == str(tmp_path / "motd")
+    assert found.setup.files[1].secret == f"file:{tmp_path / 'motd'}"
+    assert found.setup.registries[0].ca == str(tmp_path / "ca.pem")
+    (tmp_path / "motd").unlink()
+    with pytest.raises(
+        UsageError, match=r"machinekit.yaml:8:13: machines\[0\].files\[0\]: cannot read .*motd: No such"
+    ):
+        parse(HEAD + text, "machinekit.yaml", tmp_path, {})
+
+
+def test_roles_are_held_to_their_own_options(tmp_path: Path) -> None:
+    (tmp_path / "install").write_text("true")
+    (tmp_path / "app").mkdir()
+    text = "machines: [{{name: a, roles: [{{role: script, run: install{more}}}]}}]"
+    found = parse(HEAD + text.format(more=""), "machinekit.yaml", tmp_path, {}).machines[0].setup.roles
+    assert [(use.role, use.name, use.options["run"]) for use in found] == [
+        ("script", "script", str(tmp_path / "install"))
+    ]
+    for more, said in (
+        (", rnu: x", "machinekit.yaml:3:30: machines[0].roles[0]: rnu is no option; did you mean run?"),
+        (", role2: x", "role2 is no option"),
+        ("}, {role: script, run: install", "script is there twice; give one of the two a name of its own"),
+        ("}, {role: scirpt", "machines[0].roles[1].role: there is no role 'scirpt'; did you mean script?"),
+        (", secrets: {A: plain}", "a secret is given by reference, never as its value"),
+    ):
+        with pytest.raises(UsageError) as error:
+            parse(HEAD + text.format(more=more), "machinekit.yaml", tmp_path, {})
+        assert said in error.value.message
+        assert "plain" not in error.value.message
 
 
 def test_a_swarm_names_machines_and_groups() -> None:

@@ -19,7 +19,18 @@ PROVIDERS = ROOT / "providers"
 LAYERS = (
     ("cli", "__main__"),
     (
-        *("savedplan", "fleet", "drift", "create", "lifecycle", "upgrade", "collect", "converge", "certificates"),
+        *(
+            "savedplan",
+            "outfit",
+            "fleet",
+            "drift",
+            "create",
+            "lifecycle",
+            "upgrade",
+            "collect",
+            "converge",
+            "certificates",
+        ),
         *("doctor", "checkup", "gc", "hostkey", "images", "work"),
     ),
     (
@@ -32,6 +43,8 @@ LAYERS = (
             "yamlfile",
             "spec",
             "setup",
+            "roles",
+            "carry",
             "settings",
             "engine",
             "daemonjson",
@@ -54,7 +67,7 @@ LAYERS = (
             "dockerapi",
             "dockercontext",
         ),
-        *("imagestore", "bootstrap", "diskfile", "download", "web", "signature"),
+        *("reference", "pack", "imagestore", "bootstrap", "diskfile", "download", "web", "signature"),
     ),
     ("provider", "machine", "programs", "locks", "errors", "__init__"),
 )

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import machinekit
-from machinekit import cloudinit, engine, packages, service
+from machinekit import cloudinit, engine, packages, roles, service
 from machinekit.engine import Facts, File
 from machinekit.render import render, static
 from machinekit.spec import Spec
+from tests import samples
 
 GOLDEN = Path(__file__).with_name("golden")
 TEMPLATES = Path(machinekit.__path__[-1]) / "templates"
@@ -61,7 +62,11 @@ SCRIPTS: dict[str, Callable[[], str]] = {
     "configure.sh": lambda: engine.configure_script(FILES, DEBIAN, "uid"),
     "replace-host-key.sh": lambda: render("ssh/replace-host-key.sh.j2", private="QUJD", public=f"AA {NASTY}"),
     "configure-nothing.sh": lambda: engine.configure_script([], DEBIAN, "uid"),
+    "carried.sh": lambda: engine.probe_script() + samples.probe(),
+    "carry.sh": samples.change,
+    **samples.scripts(samples.SAMPLES),
 }
+READ = SCRIPTS | samples.scripts(samples.PLAIN, "-plain")
 TEXTS: dict[str, Callable[[], str]] = {
     "user-data": lambda: cloudinit.user_data("node1", "machinekit", "ssh-ed25519 AA me", "PRIVATE\n", "ssh-ed25519 BB"),
     "drop-in.conf": lambda: service.drop_in(Spec(env=("A=b", f"N={NASTY}")), "/usr/bin/dockerd -H fd:// --init"),
@@ -81,17 +86,18 @@ def test_every_golden_file_is_of_something() -> None:
     assert sorted(path.name for path in GOLDEN.iterdir()) == sorted([*SCRIPTS, *TEXTS])
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", READ)
 @pytest.mark.parametrize("command", [["sh", "-n"], ["bash", "-n"], SHELLCHECK], ids=lambda words: words[0])
 def test_shells_and_shellcheck_read_the_scripts(name: str, command: list[str], tmp_path: Path) -> None:
     file = tmp_path / "script"
-    file.write_text(SCRIPTS[name]())
+    file.write_text(READ[name]())
     result = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_every_script_template_is_rendered_here() -> None:
     said = "".join(make() for make in SCRIPTS.values())
+    assert set(samples.SAMPLES) == set(roles.names()), "every role has its sample"
     for path in TEMPLATES.rglob("*.sh*"):
         assert path.read_text().splitlines()[0] in said, f"{path.name} is missing in SCRIPTS"
 

@@ -155,7 +155,7 @@ restart() {
 }
 
 clear_away() { # what we keep and write beside the files
-  rm -f /etc/docker/ca.pem.machinekit /etc/docker/server.pem.machinekit /etc/docker/server-key.pem.machinekit /etc/docker/daemon.json.machinekit /etc/systemd/system/docker.service.d/10-machinekit.conf.machinekit /etc/conf.d/docker.machinekit
+  rm -f /etc/docker/ca.pem.machinekit /etc/docker/server.pem.machinekit /etc/docker/server-key.pem.machinekit /etc/docker/daemon.json.machinekit /etc/systemd/system/docker.service.d/10-machinekit.conf.machinekit /etc/conf.d/docker.machinekit /var/lib/machinekit/mirrors.machinekit
   rm -rf "$before"
 }
 
@@ -168,6 +168,7 @@ undo() {
   put_back /etc/docker/server-key.pem
   put_back /etc/systemd/system/docker.service.d/10-machinekit.conf
   put_back /etc/conf.d/docker
+  put_back /var/lib/machinekit/mirrors
   if [ -n "$kept" ]; then
     if [ -n "$restarted" ]; then
       write "$settings" 0644 eyJsaXZlLXJlc3RvcmUiOiB0cnVlfQ==

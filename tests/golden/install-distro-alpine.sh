@@ -60,4 +60,4 @@ packages_release docker docker-engine docker-cli
 packages_install docker=28.3.3-r2 docker-engine=28.3.3-r2 docker-cli=28.3.3-r2
 packages_hold docker docker-engine docker-cli
 )
-rm -r /var/lib/machinekit
+rm /var/lib/machinekit/installing

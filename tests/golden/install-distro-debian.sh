@@ -126,4 +126,4 @@ packages_ready
 packages_release docker.io
 packages_install docker.io
 )
-rm -r /var/lib/machinekit
+rm /var/lib/machinekit/installing

@@ -105,4 +105,4 @@ packages_ready
 packages_release moby-engine
 packages_install moby-engine
 )
-rm -r /var/lib/machinekit
+rm /var/lib/machinekit/installing

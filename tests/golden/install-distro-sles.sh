@@ -64,4 +64,4 @@ packages_release docker
 packages_install docker=28.3.3_ce-150000.230.1
 packages_hold docker
 )
-rm -r /var/lib/machinekit
+rm /var/lib/machinekit/installing

@@ -128,4 +128,4 @@ packages_adopt
 packages_release docker-ce docker-ce-cli
 packages_install docker-ce docker-ce-cli containerd.io docker-buildx-plugin
 )
-rm -r /var/lib/machinekit
+rm /var/lib/machinekit/installing

@@ -129,4 +129,4 @@ packages_release docker-ce docker-ce-cli
 packages_install 'docker-ce=it'"'"'s "$(id)" `id` {{ 7 }} {% raw %} \ end' 'docker-ce-cli=it'"'"'s "$(id)" `id` {{ 7 }} {% raw %} \ end' containerd.io docker-buildx-plugin
 packages_hold docker-ce docker-ce-cli
 )
-rm -r /var/lib/machinekit
+rm /var/lib/machinekit/installing

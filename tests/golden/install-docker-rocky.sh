@@ -108,4 +108,4 @@ packages_release docker-ce docker-ce-cli
 packages_install docker-ce-28.0.1-1.el9 docker-ce-cli-28.0.1-1.el9 containerd.io docker-buildx-plugin
 packages_hold docker-ce docker-ce-cli
 )
-rm -r /var/lib/machinekit
+rm /var/lib/machinekit/installing

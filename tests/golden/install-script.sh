@@ -13,4 +13,4 @@ if ! curl -fsSL --connect-timeout 10 --max-time 60 -o "$script" "$url"; then
 fi
 sh "$script"
 )
-rm -r /var/lib/machinekit
+rm /var/lib/machinekit/installing

@@ -108,12 +108,21 @@ elif [ -e "$before/etc/docker/daemon.json.absent" ]; then
 fi
 if [ -r /etc/docker/daemon.json ]; then say daemon_json "$(base64 /etc/docker/daemon.json | tr -d '\n')"; fi
 if [ -r /etc/conf.d/docker ]; then say conf_d "$(base64 /etc/conf.d/docker | tr -d '\n')"; fi
+mirrors=/var/lib/machinekit/mirrors
+if [ ! -e "$before$mirrors.absent" ]; then # as a change that was cut off has found it
+  for file in "$before$mirrors" "$mirrors"; do
+    if [ -r "$file" ]; then
+      say mirrors "$(tr '\n' ' ' <"$file")"
+      break
+    fi
+  done
+fi
 # the oldest first, by when they were put there: their names are ours
 # shellcheck disable=SC2012,SC2045
 for file in $(ls -tcr /etc/docker/daemon.json.before-* 2>/dev/null); do
   if [ -r "$file" ]; then say "original ${file#/etc/docker/daemon.json.before-}" "$(base64 "$file" | tr -d '\n')"; fi
 done
 for file in /etc/docker/ca.pem /etc/docker/server.pem /etc/docker/server-key.pem \
-  /etc/systemd/system/docker.service.d/10-machinekit.conf /etc/conf.d/docker; do
+  /etc/systemd/system/docker.service.d/10-machinekit.conf /etc/conf.d/docker "$mirrors"; do
   if [ -r "$file" ]; then say "sha256 $file" "$(sha256sum <"$file" | cut -c 1-64)"; fi
 done

@@ -1,0 +1,56 @@
+"""Machines that carry something, as a fleet's file would have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from machinekit.providers.container import ContainerOptions
+from machinekit.providers.generic import GenericOptions
+
+from machinekit import outfit
+from machinekit.create import create
+from machinekit.provider import Options
+from machinekit.setup import Setup
+from machinekit.spec import Spec
+from machinekit.store import Store
+from machinekit.work import working_on
+from tests.conftest import Told
+from tests.e2e.lab import Cli, Host
+
+
+def born(cli: Cli, name: str, spec: Spec | None = None, **carried: Any) -> list[str]:
+    """A container machine that carries this; returns what was done."""
+    cli.lab.rootfs("debian-12+engine")
+    options = ContainerOptions(engine=cli.lab.socket, image="debian-12+engine")
+    return _made(cli, name, "container", options, spec or Spec(), carried)
+
+
+def adopted(cli: Cli, host: Host, name: str, **carried: Any) -> list[str]:
+    """A server of the laboratory that carries this; returns what was done."""
+    options = GenericOptions(host.address, ssh_key=str(host.key))
+    return _made(cli, name, "generic", options, Spec(), carried)
+
+
+def carry(cli: Cli, name: str, **carried: Any) -> str:
+    """From now on it carries this and no more; returns what `provision` says."""
+    change(cli, name, **carried)
+    return cli("provision", name)
+
+
+def change(cli: Cli, name: str, **carried: Any) -> None:
+    """It is to carry this and no more when it converges the next time."""
+    with working_on(Store(cli.home), name, "apply", Told()) as work:
+        outfit.change(work, Setup.model_validate(carried))
+
+
+def _made(cli: Cli, name: str, driver: str, options: Options, spec: Spec, carried: dict[str, Any]) -> list[str]:
+    return create(
+        Store(cli.home),
+        name,
+        driver=driver,
+        options=options,
+        spec=spec,
+        progress=Told(),
+        setup=Setup.model_validate(carried),
+        agreed=True,
+    )
