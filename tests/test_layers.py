@@ -20,11 +20,11 @@ LAYERS = (
     ("cli", "__main__"),
     (
         *("create", "lifecycle", "upgrade", "collect", "converge", "certificates"),
-        *("doctor", "checkup", "gc", "hostkey", "images", "work"),
+        *("doctor", "checkup", "gc", "hostkey", "images", "swarm", "work"),
     ),
     (
         *("spec", "setup", "settings", "engine", "daemonjson", "packages", "service"),
-        *("keys", "client", "render", "cloudinit", "catalogue"),
+        *("keys", "client", "render", "cloudinit", "catalogue", "swarmplan"),
     ),
     (
         *(
@@ -39,6 +39,7 @@ LAYERS = (
             "files",
             "dockerapi",
             "dockercontext",
+            "swarmapi",
         ),
         *("imagestore", "bootstrap", "diskfile", "download", "web", "signature"),
     ),
