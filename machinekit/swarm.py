@@ -147,11 +147,12 @@ class _Work:
         self._managers.append(step.machine)
 
     def _drain(self, step: Step) -> None:
+        def free() -> bool:
+            return not self._ask(lambda manager: manager.tied(step.node))
+
         self._change(step, _drain)
         try:
-            _until(
-                lambda: not self._ask(lambda manager: manager.tied(step.node)), "its tasks have no other place", TASKS
-            )
+            _until(free, "not all of its tasks run elsewhere", TASKS)
         except DeadlineError as error:
             self._progress.note(step.machine, f"{error.message}; they end with the machine")
 
@@ -256,4 +257,4 @@ def _until(true: Callable[[], bool], otherwise: str, patience: float) -> None:
     try:
         retrying(true)
     except tenacity.RetryError:
-        raise DeadlineError(f"{otherwise} within {patience:.0f} s", AGAIN) from None
+        raise DeadlineError(f"{otherwise} after {patience:g} s", AGAIN) from None

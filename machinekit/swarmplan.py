@@ -120,8 +120,7 @@ def check(roster: Roster, known: Collection[str]) -> None:
         raise MachinekitError("the swarm has workers and no manager", "name one manager, or three to outlive one")
     if len(roster.managers) > MOST:
         raise MachinekitError(
-            f"the swarm has {len(roster.managers)} managers, and at most {MOST} make sense",
-            "make workers of the others",
+            f"the swarm has {len(roster.managers)} managers, more than {MOST}", "make workers of some"
         )
 
 

@@ -21,7 +21,7 @@ PART = 'This node is already part of a swarm. Use "docker swarm leave" to leave 
 MANAGING = "You are attempting to leave the swarm on a node that is participating as a manager."
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """An answer that is not 200."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -68,17 +68,17 @@ class FakeCluster:
     )
 
     def node(self, key: str) -> FakeNode:
-        """One of them; raises Refusal."""
+        """One of them; raises RefusalError."""
         for node in self.nodes:
             if node.id == key:
                 return node
-        raise Refusal(404, f"node {key} not found")
+        raise RefusalError(404, f"node {key} not found")
 
     def check_quorum(self) -> None:
-        """Most of the managers are up; raises Refusal."""
+        """Most of the managers are up; raises RefusalError."""
         managers = [node for node in self.nodes if node.role == "manager"]
         if sum(node.up for node in managers) <= len(managers) // 2:
-            raise Refusal(500, "rpc error: code = Unknown desc = The swarm does not have a leader.")
+            raise RefusalError(500, "rpc error: code = Unknown desc = The swarm does not have a leader.")
 
 
 class FakeEngine:
@@ -103,7 +103,7 @@ class FakeEngine:
                 return
             try:
                 status, said = 200, self._answer(method, path, json.loads(body or b"null"))
-            except Refusal as refusal:
+            except RefusalError as refusal:
                 status, said = refusal.status, {"message": str(refusal)}
             self.world.requests.append(f"{self.name} {method} {path.partition('?')[0]}")
         text = b"" if said is None else json.dumps(said).encode()
@@ -134,7 +134,7 @@ class FakeEngine:
                 self._managed()
                 return self.world.tasks.pop(0) if len(self.world.tasks) > 1 else self.world.tasks[0]
             case _:
-                raise Refusal(404, "page not found")
+                raise RefusalError(404, "page not found")
         return None
 
     def _info(self) -> dict[str, Any]:
@@ -152,40 +152,40 @@ class FakeEngine:
 
     def _managed(self) -> FakeCluster:
         if self.cluster is None or self.node not in self.cluster.nodes or self.node.role != "manager":
-            raise Refusal(503, NOT_MANAGER)
+            raise RefusalError(503, NOT_MANAGER)
         self.cluster.check_quorum()
         return self.cluster
 
     def _enter(self, cluster: FakeCluster, role: str, body: dict[str, str]) -> None:
         if self.node:
-            raise Refusal(503, PART)
+            raise RefusalError(503, PART)
         if (body["ListenAddr"], body["AdvertiseAddr"], body["DataPathAddr"]) != (f"{self.ip}:2377", self.ip, self.ip):
-            raise Refusal(400, f"not my address: {body}")
+            raise RefusalError(400, f"not my address: {body}")
         self.node, self.cluster = FakeNode(secrets.token_hex(8), self, role), cluster
         cluster.nodes.append(self.node)
 
     def _leave(self, force: bool) -> None:
         if self.node is None:
-            raise Refusal(503, "This node is not part of a swarm")
+            raise RefusalError(503, "This node is not part of a swarm")
         if self.node.role == "manager" and not force:
-            raise Refusal(503, MANAGING)
+            raise RefusalError(503, MANAGING)
         self.node = self.cluster = None
 
     def _update(self, node: FakeNode, query: str, body: dict[str, Any]) -> None:
         if query != f"version={node.version}":
-            raise Refusal(500, "rpc error: code = Unknown desc = update out of sequence")
+            raise RefusalError(500, "rpc error: code = Unknown desc = update out of sequence")
         managers = [other for other in self._managed().nodes if other.role == "manager"]
         if managers == [node] and body["Role"] == "worker":
-            raise Refusal(400, "attempting to demote the last manager of the swarm")
+            raise RefusalError(400, "attempting to demote the last manager of the swarm")
         node.role, node.availability, node.labels = body["Role"], body["Availability"], body["Labels"]
         node.version += 1
 
     def _remove(self, cluster: FakeCluster, key: str, force: bool) -> None:
         node = cluster.node(key)
         if node.role == "manager":
-            raise Refusal(500, f"node {key} is a cluster manager and is a member of the raft cluster. It must be demoted")
+            raise RefusalError(500, f"node {key} is a cluster manager. It must be demoted to worker before removal")
         if node.up and not force:
-            raise Refusal(400, f"node {key} is not down and can't be removed")
+            raise RefusalError(400, f"node {key} is not down and can't be removed")
         cluster.nodes.remove(node)
 
 
@@ -217,15 +217,15 @@ class World:
             engine.node = engine.cluster = None
 
     def entry(self, body: dict[str, Any]) -> tuple[FakeCluster, str]:
-        """The swarm and the role that a join asks for; raises Refusal."""
+        """The swarm and the role that a join asks for; raises RefusalError."""
         for engine in self.engines.values():
             if f"{engine.ip}:2377" in body["RemoteAddrs"] and engine.running and engine.cluster:
                 engine.cluster.check_quorum()
                 for role, token in engine.cluster.tokens.items():
                     if token == body["JoinToken"]:
                         return engine.cluster, role.lower()
-                raise Refusal(400, "invalid join token")
-        raise Refusal(500, "rpc error: code = Unavailable desc = connection refused")
+                raise RefusalError(400, "invalid join token")
+        raise RefusalError(500, "rpc error: code = Unavailable desc = connection refused")
 
     def shown(self) -> dict[str, str]:
         """Each node of the one swarm that there is: what it is and where, for a test to compare."""
