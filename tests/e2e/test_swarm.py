@@ -35,6 +35,7 @@ while :; do
     if [ -n "$({GET})" ]; then said=$tries; break; fi
   done
   echo $said
+  sleep 0.05
 done
 """
 
