@@ -17,7 +17,8 @@ import tenacity
 from machinekit.errors import DeadlineError, EngineError, MachinekitError
 from machinekit.store import Store
 from machinekit.swarmapi import PENDING, Engine, Member
-from machinekit.swarmplan import LEAVING, NAME, STORE, UID, Action, Roster, Step, Swarm, missing, steps
+from machinekit.swarmplan import LEAVING, Action, Step, steps
+from machinekit.swarmstate import NAME, STORE, UID, Roster, Swarm, missing
 from machinekit.work import Progress
 
 THREADS = 32

@@ -1,4 +1,4 @@
-"""What a swarm should be, what it is, and the steps from the one to the other. Builder only."""
+"""The steps from a swarm as it is to one as it should be, in order. Builder only."""
 
 from __future__ import annotations
 
@@ -6,71 +6,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from machinekit.errors import MachinekitError, nearest
+from machinekit.errors import MachinekitError
 from machinekit.swarmapi import ERROR, INACTIVE, LOCKED, Member, Node
+from machinekit.swarmstate import Roster, Swarm, check
 
-MOST = 7  # managers: https://docs.docker.com/engine/swarm/admin_guide/#add-manager-nodes-for-fault-tolerance
-UID, STORE, NAME = "machinekit.uid", "machinekit.store", "machinekit.name"  # a node has a machine's marks as labels
-FILE_LABELS = "machinekit.labels"  # and in this one the keys of those that the file gave it
+FILE_LABELS = "machinekit.labels"  # a node's label with the keys of those that the file gave it
 OUTSIDE = 'docs/swarm.md, "A manager outside"'
 LEAVING = "machinekit.leaving"  # we drained it; a node that a person drained has no such label
-
-
-@dataclass(frozen=True)
-class Roster:
-    """Which machines are to be managers and workers, and the labels of their nodes by machine. Empty: no swarm."""
-
-    managers: tuple[str, ...] = ()
-    workers: tuple[str, ...] = ()
-    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-
-    @property
-    def machines(self) -> tuple[str, ...]:
-        """All of them."""
-        return self.managers + self.workers
-
-
-@dataclass(frozen=True)
-class Swarm:
-    """What there really is: the machines looked at, and the nodes of their swarm.
-
-    `known` are the uids of all of the store's machines. `failure` is why the managers cannot tell the nodes.
-    """
-
-    members: Mapping[str, Member]
-    nodes: tuple[Node, ...] = ()
-    known: Collection[str] = ()
-    failure: str = ""
-
-    @property
-    def started(self) -> bool:
-        """Whether one of the machines manages one."""
-        return any(member.cluster for member in self.members.values())
-
-    def node(self, machine: str) -> Node | None:
-        """The node that a machine is: as its engine says, or where it is silent as the node's marks or name say."""
-        member = self.members[machine]
-        if not member.silent:
-            return next((node for node in self.nodes if node.id == member.node), None)
-        uid = member.marks.get(UID, "")
-        marked = [node for node in self.nodes if uid and node.labels.get(UID) == uid]
-        named = [node for node in self.nodes if UID not in node.labels and node.hostname == machine]
-        return next(iter(marked + named), None)
-
-    def strays(self) -> list[Node]:
-        """The nodes that are none of the machines looked at."""
-        ours = {node.id for name in self.members if (node := self.node(name))}
-        return [node for node in self.nodes if node.id not in ours]
-
-    def stale(self, stray: Node) -> bool:
-        """Whether it is what is left of a machine that is gone, or that says itself that it is another node now."""
-        uid, members = stray.labels.get(UID), self.members.values()
-        if any(member.marks.get(UID) == uid for member in members if not member.silent):
-            return True
-        if uid is None:
-            return not stray.ready and stray.hostname in self.members
-        ours = stray.labels.get(STORE) in {member.marks.get(STORE) for member in members}
-        return not stray.ready and ours and uid not in self.known
 
 
 class Action(StrEnum):
@@ -107,23 +49,6 @@ class Step:
         return f"{self.machine}: {self.text}"
 
 
-def check(roster: Roster, known: Collection[str]) -> None:
-    """Raise MachinekitError when these machines can be no swarm."""
-    for name in roster.machines:
-        if name not in known:
-            raise MachinekitError(
-                f'the swarm names "{name}", which is no machine here{nearest(name, known)}', "name one that there is"
-            )
-        if roster.machines.count(name) > 1:
-            raise MachinekitError(f'the swarm names "{name}" twice', "a manager runs services too, as a worker does")
-    if roster.workers and not roster.managers:
-        raise MachinekitError("the swarm has workers and no manager", "name one manager, or three to outlive one")
-    if len(roster.managers) > MOST:
-        raise MachinekitError(
-            f"the swarm has {len(roster.managers)} managers, more than {MOST}", "make workers of some"
-        )
-
-
 def steps(roster: Roster, swarm: Swarm, leaving: Collection[str] = ()) -> list[Step]:
     """What makes the swarm as the roster says, in order; empty when it is. The machines `leaving` leave it.
 
@@ -137,25 +62,20 @@ def steps(roster: Roster, swarm: Swarm, leaving: Collection[str] = ()) -> list[S
     managers, workers = ([name for name in names if name in stay] for names in (roster.managers, roster.workers))
     _check_members(swarm, {*stay, *leaving})
     council = _Council({node.id: node.reachable for node in swarm.nodes if node.manager})
-    found: list[Step] = []
-    if not swarm.started:
-        _check_start(managers, swarm)
-        found.append(Step(Action.START, managers[0]))
-        council.join(managers[0])
-    else:
+    if swarm.started:
         council.check(swarm)
-    for node in filter(swarm.stale, swarm.strays()):
-        found += _removal(node.hostname, node, council)
-    found += _entries(managers[len(found) :], Action.JOIN_MANAGER, swarm, council)
+        found = [
+            step for node in swarm.strays() if swarm.stale(node) for step in _removal(node.hostname, node, council)
+        ]
+        found += _entries(managers, Action.JOIN_MANAGER, swarm, council)
+    else:
+        _check_start(managers, swarm)
+        council.join(managers[0])
+        found = [Step(Action.START, managers[0]), *_entries(managers[1:], Action.JOIN_MANAGER, swarm, council)]
     found += _entries(workers, Action.JOIN_WORKER, swarm, council)
     found += _labels([*managers, *workers], roster, swarm)
     found += [step for name in workers for step in _demotion(name, swarm.node(name), council)]
     return found + [step for name in leaving for step in _exit(name, swarm, council)]
-
-
-def missing(roster: Roster, swarm: Swarm) -> list[str]:
-    """The machines that should be in the swarm, are not, and do not answer."""
-    return [name for name in roster.machines if swarm.members[name].silent and not swarm.node(name)]
 
 
 @dataclass
@@ -211,7 +131,7 @@ def _check_members(swarm: Swarm, names: Collection[str]) -> None:
             raise MachinekitError(f'manager "{name}" does not get into its swarm: {member.error}', OUTSIDE)
         if not swarm.failure and _foreign(member, swarm):
             raise MachinekitError(
-                f'"{name}" is in a swarm that none of these machines manages' + _because(member.error),
+                f'"{name}" is in a swarm that none of these machines manages{member.error and f": {member.error}"}',
                 f"when it is of no use: machinekit ssh {name} docker swarm leave --force",
             )
 
@@ -228,16 +148,12 @@ def _check_start(managers: list[str], swarm: Swarm) -> None:
     for name in managers:
         if swarm.members[name].silent:
             raise MachinekitError(
-                f'"{name}" does not answer, so that nobody knows whether it has the swarm already'
-                + _because(swarm.members[name].error),
+                f'"{name}" does not answer, so that nobody knows whether it has the swarm already: '
+                + swarm.members[name].error,
                 f"start it, see machinekit status {name}; or take it off the managers",
             )
     if not managers:
         raise MachinekitError("no manager is left", "name another one")
-
-
-def _because(error: str) -> str:
-    return f": {error}" if error else ""
 
 
 def _entries(names: Collection[str], join: Action, swarm: Swarm, council: _Council) -> list[Step]:
@@ -247,7 +163,7 @@ def _entries(names: Collection[str], join: Action, swarm: Swarm, council: _Counc
         member, node = swarm.members[name], swarm.node(name)
         if member.silent:
             continue
-        lapsed = member.state != INACTIVE and (node is None or member.state == ERROR)
+        lapsed = swarm.lapsed(name)
         if lapsed:
             found.append(Step(Action.LEAVE, name))
             found += _removal(name, node, council) if node else []
@@ -266,10 +182,10 @@ def _labels(names: Collection[str], roster: Roster, swarm: Swarm) -> list[Step]:
     """Our marks and the file's labels; those that a person gave a node stay."""
     found = []
     for name in names:
-        member, node = swarm.members[name], swarm.node(name)
-        there = dict(node.labels) if node else {}
+        member, node = swarm.members[name], None if swarm.lapsed(name) else swarm.node(name)
         if member.silent and not node:
             continue
+        there = dict(node.labels) if node else {}
         given = dict(roster.labels.get(name, {}))
         ours = {LEAVING, FILE_LABELS, *filter(None, there.get(FILE_LABELS, "").split(","))}
         kept = {key: value for key, value in there.items() if key not in ours}

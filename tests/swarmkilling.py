@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from machinekit import dockerapi, swarm
 from machinekit.errors import MachinekitError
 from machinekit.store import Store
-from machinekit.swarmplan import Roster
+from machinekit.swarmstate import Roster
 from tests.conftest import Told
 from tests.crashing import Life, everywhere, step
 

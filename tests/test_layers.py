@@ -24,7 +24,7 @@ LAYERS = (
     ),
     (
         *("spec", "setup", "settings", "engine", "daemonjson", "packages", "service"),
-        *("keys", "client", "render", "cloudinit", "catalogue", "swarmplan"),
+        *("keys", "client", "render", "cloudinit", "catalogue", "swarmplan", "swarmstate"),
     ),
     (
         *(

@@ -16,7 +16,7 @@ from machinekit import swarm
 from machinekit.errors import EngineError, MachinekitError
 from machinekit.store import Store
 from machinekit.swarmapi import Engine
-from machinekit.swarmplan import Roster
+from machinekit.swarmstate import Roster
 from tests.conftest import Told
 from tests.swarmserver import World, world
 

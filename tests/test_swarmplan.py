@@ -9,7 +9,8 @@ import pytest
 
 from machinekit.errors import MachinekitError
 from machinekit.swarmapi import Member, Node
-from machinekit.swarmplan import FILE_LABELS, LEAVING, Roster, Swarm, check, missing, steps
+from machinekit.swarmplan import FILE_LABELS, LEAVING, steps
+from machinekit.swarmstate import Roster, Swarm, check, missing
 
 ALL = ("m1", "m2", "m3", "w1", "w2")
 THREE = Roster(("m1", "m2", "m3"), ("w1",))
@@ -149,7 +150,8 @@ def labels(**given: str) -> dict[str, str]:
         pytest.param(
             *(ONE, one(w1=Member(marks("w1"), "error", "n-w1", managers=("n-m1",), error="expired")), ()),
             [
-                *("w1: leave the swarm", "w1: remove its node from the swarm", "w1: join the swarm as a worker"),
+                *("w1: leave the swarm", "w1: remove its node from the swarm"),
+                *("w1: join the swarm as a worker", "w1: label the node"),
             ],
             id="one that does not get in",
         ),

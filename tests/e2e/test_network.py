@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from machinekit import swarm
 from machinekit.store import Store
-from machinekit.swarmplan import Roster
+from machinekit.swarmstate import Roster
 from tests.conftest import Told
 from tests.e2e.lab import Cli, Lab
 from tests.e2e.test_swarm import docker, until

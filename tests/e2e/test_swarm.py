@@ -16,7 +16,7 @@ from pathlib import Path
 
 from machinekit import swarm
 from machinekit.store import Store
-from machinekit.swarmplan import Roster
+from machinekit.swarmstate import Roster
 from tests.conftest import Told
 from tests.e2e.lab import Cli, Lab, run
 from tests.test_swarm import Killer
