@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PATIENCE = 5.0  # seconds for one answer, connecting and TLS included
+OK = 200  # HTTP's own number
 
 
 def ping(url: str, tls: Path | None, patience: float = PATIENCE) -> None:
@@ -36,21 +37,58 @@ def version(url: str, tls: Path | None, patience: float = PATIENCE) -> str:
 
 def get(url: str, path: str, tls: Path | None, patience: float) -> bytes:
     """The body of one GET."""
+    said, body = _exchange(url, f"GET {path}", tls, b"", patience)
+    if _status(said) != OK:
+        raise EngineError(f"the engine at {url} answers {said or 'nothing'} to {path}", "look at what listens there")
+    return body
+
+
+def call(url: str, method: str, path: str, tls: Path | None, *, body: object = None, patience: float = PATIENCE) -> Any:
+    """The JSON that the engine answers to one request with a `body` of JSON; None when it answers nothing.
+
+    Raises EngineError: when the engine refuses, with its own words and the `status`.
+    """
+    content = b"" if body is None else json.dumps(body).encode()
+    said, answer = _exchange(url, f"{method} {path}", tls, content, patience)
+    status, told = _status(said), _parsed(answer)
+    if status // 100 == OK // 100 and told is not answer:
+        return told
+    if isinstance(told, dict) and "message" in told:
+        raise EngineError(f"the engine at {url} refuses: {told['message']}", status=status)
+    where = f"{method} {path.partition('?')[0]}"
+    raise EngineError(f"the engine at {url} answers {said or 'nothing'} to {where}", "look at what listens there")
+
+
+def _parsed(answer: bytes) -> Any:
+    """An answer's JSON, None for nothing; what is no JSON as it is."""
+    try:
+        return json.loads(answer) if answer.strip() else None
+    except ValueError:
+        return answer
+
+
+def _exchange(url: str, what: str, tls: Path | None, content: bytes, patience: float) -> tuple[str, bytes]:
+    """The first line and the body of the answer to one request."""
     deadline = time.monotonic() + patience
+    head = f"{what} HTTP/1.0\r\nHost: engine\r\n"
+    if content:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
     try:
         with _connect(url, tls, patience) as connection:
-            connection.sendall(f"GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n".encode())
+            connection.sendall(f"{head}\r\n".encode() + content)
             answer = _received(connection, deadline)
     except UnicodeError:
         raise EngineError(f"{url} has no name that a host can have", "check it") from None
     except OSError as error:  # ssl's errors are OSErrors too
         raise EngineError(f"the engine at {url} does not answer: {_reason(error)}", _hint(error)) from None
-    head, _, body = answer.partition(b"\r\n\r\n")
-    status = head.split(b" ", 2)[1:2]
-    if status != [b"200"]:
-        said = (head.split(b"\r\n")[0] or b"nothing").decode(errors="replace")
-        raise EngineError(f"the engine at {url} answers {said} to {path}", "look at what listens there")
-    return body
+    said, _, body = answer.partition(b"\r\n\r\n")
+    return said.split(b"\r\n")[0].decode(errors="replace"), body
+
+
+def _status(said: str) -> int:
+    """The number in an answer's first line; 0 when it has none."""
+    number = said.split(" ", 2)[1:2]
+    return int(number[0]) if number and number[0].isdecimal() else 0
 
 
 def _received(connection: socket.socket, deadline: float) -> bytes:

@@ -126,7 +126,11 @@ class RemoteError(MachinekitError):
 
 
 class EngineError(MachinekitError):
-    """The engine gave no valid answer over TLS."""
+    """The engine gave no valid answer over TLS; `status` is HTTP's, of an engine that refused."""
+
+    def __init__(self, message: str, hint: str = "", status: int = 0) -> None:
+        super().__init__(message, hint)
+        self.status = status
 
 
 class DeadlineError(MachinekitError):

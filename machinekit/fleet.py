@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dotenv
 
-from machinekit import converge, create, drift, fleetfile, lifecycle, outfit, packages, plan, upgrade
+from machinekit import converge, create, drift, fleetfile, lifecycle, outfit, packages, plan, swarming, upgrade
 from machinekit.errors import MachinekitError, UsageError
 from machinekit.fleetfile import Fleet, Wanted
 from machinekit.plan import Action, Change, Plan
@@ -49,6 +49,8 @@ def make_plan(
         record for record in records.values() if record.fleet == fleet.name and (not targets or record.name in targets)
     ]
     seen = drift.look(store, ours) if refresh else {}
+    if refresh and fleet.managers:
+        swarming.look(store, fleet, seen)
     return plan.make(fleet, records, seen, targets=targets, replace=replace)
 
 

@@ -17,8 +17,7 @@ from machinekit.errors import MachinekitError, UsageError, nearest
 from machinekit.provider import Options, absolute
 from machinekit.setup import Setup, parse_setup
 from machinekit.spec import Spec, engine_flag, in_words_of, parse_options, parse_spec, storable
-
-MANAGERS = 7  # https://docs.docker.com/engine/swarm/admin_guide/#operate-manager-nodes-in-a-swarm
+from machinekit.swarmstate import MOST, Roster
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,16 @@ class Fleet:
     machines: tuple[Wanted, ...]
     managers: tuple[str, ...] = ()
     workers: tuple[str, ...] = ()
+
+    @property
+    def roster(self) -> Roster:
+        """The Swarm that the machines are to make up."""
+        labels = {machine.name: machine.labels for machine in self.machines}
+        return Roster(self.managers, self.workers, {name: labels[name] for name in self.managers + self.workers})
+
+    def swarm_role(self, name: str) -> str:
+        """What a machine is to be in it: "manager", "worker", or nothing."""
+        return "manager" if name in self.managers else "worker" if name in self.workers else ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data without secrets."""
@@ -205,8 +214,8 @@ class _Expansion:
             self._wrong(
                 ("swarm", "workers"), f"{', '.join(both)} cannot be a worker too: managers run services as well"
             )
-        if not 1 <= len(found["managers"]) <= MANAGERS:
-            self._wrong(("swarm", "managers"), f"a Swarm has 1 to {MANAGERS} managers, not {len(found['managers'])}")
+        if not 1 <= len(found["managers"]) <= MOST:
+            self._wrong(("swarm", "managers"), f"a Swarm has 1 to {MOST} managers, not {len(found['managers'])}")
         return found["managers"], found["workers"]
 
     def _wrong(self, path: yamlfile.Path, why: str) -> None:

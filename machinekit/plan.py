@@ -99,7 +99,8 @@ def make(
     _check_names([*targets, *replace], {**wanted, **owned})
     _check_owners(fleet, records)
     changes = [
-        _change(machine, owned.get(name), drift.get(name, ()), name in replace) for name, machine in wanted.items()
+        _change(machine, owned.get(name), drift.get(name, ()), fleet.swarm_role(name), name in replace)
+        for name, machine in wanted.items()
     ]
     changes += [Change(name, Action.REMOVE, record.driver) for name, record in owned.items() if name not in wanted]
     return Plan(fleet.name, tuple(change for change in changes if not targets or change.name in targets))
@@ -123,11 +124,13 @@ def _check_owners(fleet: Fleet, records: Mapping[str, Machine]) -> None:
         )
 
 
-def _change(wanted: Wanted, record: Machine | None, drift: Sequence[Difference], anew: bool) -> Change:
+def _change(wanted: Wanted, record: Machine | None, drift: Sequence[Difference], swarm_role: str, anew: bool) -> Change:
     name, driver = wanted.name, wanted.driver
     if record is None:
         return Change(name, Action.CREATE, driver)
     differences = tuple(_differences(wanted, record))
+    if record.swarm != swarm_role:
+        differences += (Difference("swarm", record.swarm, swarm_role),)
     if record.phase is Phase.REMOVING:
         return Change(name, Action.REPLACE, driver, (Difference("instance", "half removed", "ready", replaces=True),))
     forced = [each for each in (*differences, *drift) if each.replaces]

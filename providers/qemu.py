@@ -23,7 +23,7 @@ from machinekit.errors import DeadlineError, DriverError, PreCheckError
 from machinekit.machine import Birth, Instance, Machine, State
 from machinekit.provider import ENGINE_PORT, Capabilities, Check, Driver, Level, Options, absolute, option
 
-from . import disk, memory, processes, publish, seed
+from . import disk, memory, network, processes, publish, seed
 from .disk import DISK, INITRD, KERNEL
 from .qmp import Monitor
 
@@ -56,6 +56,11 @@ class QemuOptions(Options):
     image_checksum: str = option("the image's checksum, sha256:... or sha512:...; a URL needs it", default="")
     publish: tuple[str, ...] = option(
         "[ADDRESS:]PORT:MACHINE-PORT[/udp] to forward from this computer", default=(), check=publish.check
+    )
+    network: str = option(
+        "private network to join, by a name of your choice: its machines reach each other",
+        default="",
+        check=network.check,
     )
     accel: Literal["auto", "kvm", "tcg"] = option("accelerator: auto, kvm or tcg", default="auto")
 
@@ -106,7 +111,8 @@ class Qemu(Driver[QemuOptions]):
         if not (self.directory / SEED).exists():
             draft = self.directory / f".{SEED}.draft"
             draft.touch(mode=0o600)  # before the host key is in it
-            draft.write_bytes(seed.image(birth.user_data, self.machine))
+            vendor_data = network.vendor_data(self.machine) if self.options.network else ""
+            draft.write_bytes(seed.image(birth.user_data, self.machine, vendor_data))
             disk.keep(draft, self.directory / SEED)
         self.start()
 
@@ -125,7 +131,8 @@ class Qemu(Driver[QemuOptions]):
         except OSError:
             return Instance(State.ERROR)  # the process is there and does not answer
         state = {"running": State.RUNNING, "paused": State.PAUSED, "shutdown": State.STOPPING}
-        return Instance(state.get(status, State.ERROR), "127.0.0.1", ports.get(22, 0), ports.get(ENGINE_PORT, 0))
+        peer = network.address(self.machine) if self.options.network else ""
+        return Instance(state.get(status, State.ERROR), "127.0.0.1", ports.get(22, 0), ports.get(ENGINE_PORT, 0), peer)
 
     def start(self) -> None:
         """Boot, with the ports of last time where they are still free."""
@@ -217,6 +224,8 @@ class Qemu(Driver[QemuOptions]):
             *["-chardev", f"file,id=serial,path={SERIAL},append=on", "-serial", "chardev:serial"],
             *["-qmp", f"unix:{SOCKET},server=on,wait=off", "-daemonize"],
         ]
+        if self.options.network:  # last, so that the first card keeps its place and name
+            command += network.card(self.options.network, self.machine)
         if (self.directory / KERNEL).exists():
             command += ["-kernel", KERNEL, "-initrd", INITRD]
             command += ["-append", "root=/dev/vda rw console=ttyS0 quiet"]

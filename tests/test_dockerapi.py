@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import time
@@ -171,3 +172,70 @@ def test_nobody_there(address: str, said: str) -> None:
 
 def test_certificates_that_are_missing(start: Start, tmp_path: Path) -> None:
     assert "No such file" in refused(url(start(silent)), tmp_path).message
+
+
+def heard(start: Start, answer: bytes) -> tuple[Server, list[bytes]]:
+    """A server that gives this answer, and what it was asked."""
+    asked: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        request = b""
+        while b"\r\n\r\n" not in request or (b"POST" in request and not request.endswith(b"}")):
+            request += connection.recv(4096)
+        asked.append(request)
+        connection.sendall(answer)
+
+    return start(serve), asked
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.0 200 OK\r\n\r\n" + b'[{"ID": "x"}]\n', [{"ID": "x"}]),
+        (b"HTTP/1.0 201 Created\r\n\r\n" + b'"the-node"', "the-node"),
+        (b"HTTP/1.0 204 No Content\r\n\r\n", None),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", None),
+    ],
+)
+def test_what_an_engine_answers_to_a_call(start: Start, answer: bytes, said: object) -> None:
+    server, asked = heard(start, answer)
+    assert dockerapi.call(url(server), "POST", "/swarm/init", None, body={"a": "\u00e9"}) == said
+    head, _, body = asked[0].partition(b"\r\n\r\n")
+    assert head.split(b"\r\n") == [
+        *(b"POST /swarm/init HTTP/1.0", b"Host: engine", b"Content-Type: application/json"),
+        f"Content-Length: {len(body)}".encode(),
+    ]
+    assert json.loads(body) == {"a": "\u00e9"}
+
+
+def test_a_call_without_a_body(start: Start) -> None:
+    server, asked = heard(start, b"HTTP/1.0 200 OK\r\n\r\nnull")
+    assert dockerapi.call(url(server), "DELETE", "/nodes/x?force=true", None) is None
+    assert asked == [b"DELETE /nodes/x?force=true HTTP/1.0\r\nHost: engine\r\n\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "status"),
+    [
+        (b'HTTP/1.0 503 No\r\n\r\n{"message": "This node is not a swarm manager"}', "refuses: This node is not", 503),
+        (b'HTTP/1.0 404 No\r\n\r\n{"message": "node x not found"}', "refuses: node x not found", 404),
+        (b"HTTP/1.0 500 No\r\n\r\n[1]", "answers HTTP/1.0 500 No to POST /swarm/join", 0),
+        (b"HTTP/1.0 200 OK\r\n\r\n[{", "answers HTTP/1.0 200 OK to POST /swarm/join", 0),
+        (b"HTTP/1.0 200 OK\r\n\r\n<html>", "answers HTTP/1.0 200 OK to POST /swarm/join", 0),
+        (b"HTTP/1.0 nonsense\r\n\r\n{}", "answers HTTP/1.0 nonsense to POST /swarm/join", 0),
+        (b"", "answers nothing to POST /swarm/join", 0),
+    ],
+)
+def test_calls_that_fail(start: Start, answer: bytes, said: str, status: int) -> None:
+    server, _ = heard(start, answer)
+    with pytest.raises(EngineError) as caught:
+        dockerapi.call(url(server), "POST", "/swarm/join?x=1", None, body={"JoinToken": "s3cret"})
+    assert said in caught.value.message
+    assert caught.value.status == status
+    assert "s3cret" not in f"{caught.value.message}{caught.value.hint}"
+
+
+def test_a_call_ends(start: Start, certificates: Certificates) -> None:
+    server = start(encrypted(silent, certificates.context()))
+    with pytest.raises(EngineError, match="timed out"):
+        dockerapi.call(url(server), "POST", "/swarm/join", certificates.directory, body={}, patience=0.3)

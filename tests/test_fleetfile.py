@@ -94,7 +94,7 @@ def test_roles_are_held_to_their_own_options(tmp_path: Path) -> None:
         (", role2: x", "role2 is no option"),
         ("}, {role: script, run: install", "script is there twice; give one of the two a name of its own"),
         ("}, {role: scirpt", "machines[0].roles[1].role: there is no role 'scirpt'; did you mean script?"),
-        (", secrets: {A: plain}", "a secret is given by reference, never as its value"),
+        (", secrets: {A: plain}", "secrets does not have the right form"),
     ):
         with pytest.raises(UsageError) as error:
             parse(HEAD + text.format(more=more), "machinekit.yaml", tmp_path, {})

@@ -21,6 +21,8 @@ LAYERS = (
     (
         *(
             "savedplan",
+            "swarm",
+            "swarming",
             "outfit",
             "fleet",
             "drift",
@@ -36,6 +38,8 @@ LAYERS = (
     (
         *(
             "plan",
+            "swarmplan",
+            "swarmstate",
             "fleetwriter",
             "fleetfile",
             "fleetform",
@@ -66,6 +70,7 @@ LAYERS = (
             "files",
             "dockerapi",
             "dockercontext",
+            "swarmapi",
         ),
         *("reference", "pack", "imagestore", "bootstrap", "diskfile", "download", "web", "signature"),
     ),

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from machinekit.cli.command import Command, confirm, store_of
-from machinekit.errors import MachinekitError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from machinekit.fleetfile import Fleet
-    from machinekit.plan import Change, Plan
+    from machinekit.plan import Plan
     from machinekit.store import Store
-    from machinekit.work import Progress
 
 PARALLEL = 16
 PATIENCE = 300.0  # seconds to wait for another apply
@@ -100,76 +100,18 @@ def _positive(text: str) -> int:
     return number
 
 
-def _under_lock(store: Store, fleet: Fleet, args: argparse.Namespace, plan: Any) -> int:
+def _under_lock(store: Store, fleet: Fleet, args: argparse.Namespace, plan: Callable[[], Plan]) -> int:
     """Make the plan, show it, ask, and carry it out, while nobody else changes the fleet."""
     from machinekit.cli.fleet import print_plan
+    from machinekit.cli.fleetrun import Run
     from machinekit.cli.progress import PlainProgress
     from machinekit.fleet import alone
 
     stream = sys.stderr if args.json else sys.stdout
     with alone(store, fleet.name, "apply", PlainProgress(sys.stderr), args.lock_timeout):
-        made: Plan = plan()
+        made = plan()
         print_plan(made, stream)
         if made.actions and not args.yes and not confirm("Do this?", stream):
             print("nothing was changed", file=stream)
             return 1
-        return _Run(store, fleet, args).carry_out(made)
-
-
-class _Run:
-    """One apply: what came of each machine."""
-
-    def __init__(self, store: Store, fleet: Fleet, args: argparse.Namespace) -> None:
-        self._store = store
-        self._fleet = fleet
-        self._args = args
-        self._wanted = {machine.name: machine for machine in fleet.machines}
-        self._results: dict[str, dict[str, Any]] = {}
-
-    def carry_out(self, plan: Plan) -> int:
-        """Every action, in parallel; returns the exit code."""
-        from machinekit.cli.many import each
-
-        changes = {change.name: change for change in plan.actions}
-
-        def verb(name: str, shown: Progress) -> str:
-            return self._one(changes[name], shown)
-
-        stream = sys.stderr if self._args.json else sys.stdout
-        code = each(self._store, list(changes), verb, stream=stream, parallel=self._args.parallel)
-        self._tell_failures()
-        if self._args.json:
-            import json
-
-            results = list(self._results.values())
-            print(json.dumps({"version": 1, "fleet": self._fleet.name, "results": results}, indent=2))
-        return 1 if code else 0
-
-    def _one(self, change: Change, shown: Progress) -> str:
-        from machinekit.cli.many import told
-        from machinekit.fleet import carry_out
-
-        result: dict[str, Any] = {
-            "name": change.name,
-            "action": change.action.value,
-            "ok": False,
-            "done": [],
-            "error": "",
-        }
-        self._results[change.name] = result
-        try:
-            done = carry_out(
-                self._store, self._fleet.name, change, self._wanted.get(change.name), shown, agreed=self._args.yes
-            )
-        except (MachinekitError, OSError) as error:
-            result["error"] = str(error)
-            raise
-        result |= {"ok": True, "done": done}
-        return told(done)
-
-    def _tell_failures(self) -> None:
-        failed = [result for result in self._results.values() if not result["ok"]]
-        if failed:
-            count = f"{len(failed)} of {len(self._results)} machines failed"
-            lines = [f"{result['name']}: {result['error'].splitlines()[0]}" for result in failed]
-            print("\n  ".join([f"machinekit: {count}; apply again goes on with them:", *lines]), file=sys.stderr)
+        return Run(store, fleet, agreed=args.yes, parallel=args.parallel, json=args.json).carry_out(made)

@@ -84,7 +84,7 @@ def test_a_failure_does_not_stop_the_others_and_apply_goes_on(cli: Cli, cloud: F
     cloud.failing_once.add("create")
     said = cli("apply", "-y")
     assert said.code == 1
-    assert "1 of 2 machines failed; apply again goes on with them:" in said.err
+    assert "1 of 2 failed; apply again goes on with them:" in said.err
     assert "the provider refuses to create" in said.err
     assert cli("apply", "-y").code == 0
     assert len(cloud.instances) == len(store.names()) == 2

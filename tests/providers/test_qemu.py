@@ -53,6 +53,7 @@ def directory(tmp_path: Path) -> Path:
         ({}, ["-smp 2 -m 1G", f"-uuid {UID}", "-name machinekit-node1"]),
         ({"cpus": 4, "memory": "512M"}, ["-smp 4 -m 512M"]),
         ({"accel": "tcg"}, ["-accel tcg -cpu max"]),
+        ({"network": "lan"}, ["user,id=net,", ",localaddr=127.0.0.1 -device virtio-net-pci,netdev=private,mac=52:55:"]),
         ({}, ["user,id=net,hostfwd=tcp:127.0.0.1:40022-:22,hostfwd=tcp:127.0.0.1:0-:2376 "]),
         ({"publish": ("8080:80",)}, [",hostfwd=tcp:127.0.0.1:8080-:80 "]),
         ({"publish": ("0.0.0.0:53:53/udp", "1:2/tcp")}, ["hostfwd=udp:0.0.0.0:53-:53,hostfwd=tcp:127.0.0.1:1-:2 "]),
@@ -77,13 +78,14 @@ def test_forwarded_ports() -> None:
 
 
 def test_the_seed_is_read_back() -> None:
-    made = seed.image("#cloud-config\n{}\n", Machine("node1", UID, "qemu", "s", ""))
+    made = seed.image("#cloud-config\n{}\n", Machine("node1", UID, "qemu", "s", ""), "#cloud-config\n[]\n")
     iso = pycdlib.PyCdlib()
     iso.open_fp(io.BytesIO(made))
     assert iso.pvd.volume_identifier.strip() == b"cidata"
     for path, text in (
         ("/user-data", "#cloud-config\n{}\n"),
         ("/meta-data", f"instance-id: {UID}\nlocal-hostname: node1\n"),
+        ("/vendor-data", "#cloud-config\n[]\n"),
     ):
         content = io.BytesIO()
         iso.get_file_from_iso_fp(content, joliet_path=path)
@@ -169,6 +171,8 @@ def bound(directory: Path) -> socket.socket:
 def test_find_asks_the_monitor(directory: Path, monitor: FakeMonitor, status: str, state: State) -> None:
     monitor.status = status
     assert driver(directory).find() == Instance(state, "127.0.0.1", 40123, 41235)
+    peer = driver(directory, network="lan").find().peer_address
+    assert peer.startswith("100.")
 
 
 def test_no_process_is_a_machine_that_is_off(directory: Path) -> None:

@@ -1,0 +1,48 @@
+"""Two virtual machines in a private network: they reach each other, and are a swarm across it."""
+
+from __future__ import annotations
+
+from machinekit import swarm
+from machinekit.store import Store
+from machinekit.swarmstate import Roster
+from tests.conftest import Told
+from tests.e2e.lab import Cli, Lab
+from tests.e2e.test_swarm import docker, until
+
+
+def greeted(cli: Cli, name: str, address: str, port: int = 22) -> str:
+    """What a machine hears first at an address; empty when nobody answers within seconds."""
+    script = f"timeout 5 bash -c 'exec 3<>/dev/tcp/{address}/{port} && echo >&3 && head -c 20 <&3' || :"
+    return cli("ssh", name, script)
+
+
+def test_virtual_machines_of_one_network_reach_each_other(lab: Lab, cli: Cli) -> None:
+    lab.disk("debian-12+engine")
+    store, told, names = Store(cli.home), Told(), ("a", "b")
+    cli("create", "-d", "qemu", "--qemu-network", "lan", "--qemu-cpus", "1", "--qemu-memory", "768M", *names)
+    peers = {name: store.load(name).peer_address for name in names}
+    assert len(set(peers.values())) == 2
+    for name, other in (("a", "b"), ("b", "a")):
+        assert greeted(cli, name, peers[other]).startswith("SSH-2.0")
+        assert "default via 10.0.2.2" in cli("ssh", name, "ip route")  # the first card is as without a network
+
+    roster = Roster(("a",), ("b",))
+    swarm.converge(store, roster, told)
+    assert docker(cli, "a", "node", "ls", "--format", "{{.Hostname}} {{.Status}}").split() == [
+        "a",
+        "Ready",
+        "b",
+        "Ready",
+    ]
+
+    cli("restart", "b")
+    assert store.load("b").peer_address == peers["b"]
+    assert greeted(cli, "a", peers["b"]).startswith("SSH-2.0")
+    until(lambda: docker(cli, "a", "node", "inspect", "--format", "{{.Status.State}}", "b") == "ready\n", 120)
+    assert swarm.converge(store, roster, told) == []
+
+    machine = store.load("b")
+    machine.options["network"] = "other"
+    store.save(machine)
+    cli("restart", "b")
+    assert greeted(cli, "a", peers["b"]) == greeted(cli, "b", peers["a"]) == ""

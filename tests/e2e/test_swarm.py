@@ -1,0 +1,127 @@
+"""A swarm of container machines: killed while it is made, and a service that outlives the exchange of a worker.
+
+The kernel of the computer may lack IPVS, which virtual addresses and the ingress network stand on. So the service is
+found by its tasks' addresses (dnsrr), which needs the overlay's VXLAN alone.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from machinekit import swarm
+from machinekit.store import Store
+from machinekit.swarmstate import Roster
+from tests.conftest import Told
+from tests.e2e.lab import Cli, Lab, run
+from tests.test_swarm import Killer
+
+SERVE = "mkdir /www; hostname >/www/index.html; exec httpd -f -p 8080 -h /www"
+# busybox's own clients look names up through libraries that are not in the image
+ADDRESSES = r"nslookup web 127.0.0.11 | sed -n 's/^Address: *\(10[0-9.]*\)$/\1/p'"
+GET = r"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 2 $ip 8080 | tail -n 1"
+EACH = f"for ip in $({ADDRESSES}); do {GET}; done"
+CLIENT = f"""
+while :; do
+  said=nobody tries=0
+  for ip in $({ADDRESSES}); do
+    tries=$((tries + 1))
+    if [ -n "$({GET})" ]; then said=$tries; break; fi
+  done
+  echo $said
+  sleep 0.05
+done
+"""
+
+
+def docker(cli: Cli, name: str, *words: str) -> str:
+    """The client of a machine."""
+    return run("docker", *words, env=cli.client(name) | {"DOCKER_BUILDKIT": "0"})
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for it."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def nodes(cli: Cli) -> dict[str, str]:
+    """What m-1 tells of each node."""
+    listed = docker(
+        cli, "m-1", "node", "ls", "--format", "{{.Hostname}} {{.Status}} {{.Availability}} {{.ManagerStatus}}"
+    )
+    return dict(line.strip().split(" ", 1) for line in listed.splitlines())
+
+
+def answers(cli: Cli, name: str) -> set[str]:
+    """Which tasks answer a container of a machine, over the overlay network."""
+    return set(docker(cli, name, "run", "--rm", "--network", "net", "busybox", "sh", "-c", EACH).split())
+
+
+def running(cli: Cli) -> set[str]:
+    """The host names of the service's tasks that run."""
+    ids = docker(cli, "m-1", "service", "ps", "-q", "--filter", "desired-state=running", "web").split()
+    tasks = json.loads(docker(cli, "m-1", "inspect", "--type", "task", *ids)) if ids else []
+    return {
+        task["Status"]["ContainerStatus"]["ContainerID"][:12] for task in tasks if task["Status"]["State"] == "running"
+    }
+
+
+def heard(cli: Cli) -> Counter[str]:
+    """How often the client has had an answer at once, at a later try, or from nobody."""
+    return Counter(docker(cli, "m-1", "logs", "client").split())
+
+
+def test_a_service_outlives_the_exchange_of_a_worker(lab: Lab, cli: Cli, busybox: Path) -> None:
+    lab.rootfs("debian-12+engine")
+    store, told = Store(cli.home), Told()
+
+    def image(name: str) -> None:
+        docker(cli, name, "build", "-q", "-t", "busybox", str(busybox))
+
+    cli("create", "-d", "container", "m-1", "w-1", "w-2")
+    roster = Roster(("m-1",), ("w-1", "w-2"), {"w-1": {"tier": "web"}})
+    killer = Killer(store)
+    for _ in range(3):
+        assert killer(roster, kill=1)[0] == -signal.SIGKILL  # after its first change
+    killer.end()
+    swarm.converge(store, roster, told)
+    assert nodes(cli) == {"m-1": "Ready Active Leader", "w-1": "Ready Active", "w-2": "Ready Active"}
+    assert swarm.converge(store, roster, told) == []
+    assert docker(cli, "m-1", "node", "inspect", "--format", "{{.Spec.Labels.tier}}", "w-1") == "web\n"
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(image, ("m-1", "w-1", "w-2")))
+    docker(cli, "m-1", "network", "create", "-d", "overlay", "--attachable", "net")
+    docker(
+        *(cli, "m-1", "service", "create", "--detach", "--name", "web", "--network", "net", "--replicas", "3"),
+        *("--endpoint-mode", "dnsrr", "--stop-grace-period", "2s", "--no-resolve-image", "busybox", "sh", "-c", SERVE),
+    )
+    until(lambda: len(running(cli)) == 3)
+    for name in ("m-1", "w-1", "w-2"):
+        until(lambda: answers(cli, name) == running(cli))  # noqa: B023
+
+    docker(cli, "m-1", "run", "-d", "--name", "client", "--network", "net", "busybox", "sh", "-c", CLIENT)
+    until(lambda: heard(cli)["1"] > 50)
+    after = Roster(("m-1",), ("w-1", "w-3"), roster.labels)
+    swarm.leave(store, "w-2", after, told)
+    assert told.notes == []  # every task found another place
+    assert nodes(cli) == {"m-1": "Ready Active Leader", "w-1": "Ready Active"}
+    cli("rm", "-y", "w-2")
+    cli("create", "-d", "container", "w-3")
+    image("w-3")
+    assert swarm.converge(store, after, told) == ["w-3: join the swarm as a worker", "w-3: label the node"]
+    assert nodes(cli) == {"m-1": "Ready Active Leader", "w-1": "Ready Active", "w-3": "Ready Active"}
+    until(lambda: len(running(cli)) == 3)
+    until(lambda: answers(cli, "w-3") == running(cli))
+    count = heard(cli)
+    print(count)  # noqa: T201
+    assert count["nobody"] == 0
+    assert count["1"] > 0.95 * count.total()
