@@ -14,12 +14,22 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from machinekit import swarm
 from machinekit.store import Store
 from machinekit.swarmstate import Roster
-from tests.conftest import Told
 from tests.e2e.lab import Cli, Lab, run
 from tests.test_swarm import Killer
+
+MACHINES = """
+version: 1
+name: ci
+defaults: {{driver: container, container: {{engine: "{engine}"}}}}
+machines:
+  - name: m-1
+  - name: w-{{index}}
+    count: 2
+    labels: {{tier: web}}
+"""
+SWARM = "swarm: {managers: [m-1], workers: ['w-{index}']}\n"
 
 SERVE = "mkdir /www; hostname >/www/index.html; exec httpd -f -p 8080 -h /www"
 # busybox's own clients look names up through libraries that are not in the image
@@ -79,22 +89,27 @@ def heard(cli: Cli) -> Counter[str]:
     return Counter(docker(cli, "m-1", "logs", "client").split())
 
 
-def test_a_service_outlives_the_exchange_of_a_worker(lab: Lab, cli: Cli, busybox: Path) -> None:
+def test_a_service_outlives_the_exchange_of_a_worker(lab: Lab, cli: Cli, busybox: Path, tmp_path: Path) -> None:
     lab.rootfs("debian-12+engine")
-    store, told = Store(cli.home), Told()
+    store, file = Store(cli.home), tmp_path / "machinekit.yaml"
+    machines = MACHINES.format(engine=lab.socket)
+    file.write_text(machines)
+    fleet = ("--file", str(file))
 
     def image(name: str) -> None:
         docker(cli, name, "build", "-q", "-t", "busybox", str(busybox))
 
-    cli("create", "-d", "container", "m-1", "w-1", "w-2")
-    roster = Roster(("m-1",), ("w-1", "w-2"), {"w-1": {"tier": "web"}})
+    cli("apply", "--yes", *fleet)
+    roster = Roster(("m-1",), ("w-1", "w-2"), {"w-1": {"tier": "web"}, "w-2": {"tier": "web"}})
     killer = Killer(store)
     for _ in range(3):
         assert killer(roster, kill=1)[0] == -signal.SIGKILL  # after its first change
     killer.end()
-    swarm.converge(store, roster, told)
+    file.write_text(machines + SWARM)
+    assert "~ swarm: none -> manager" in cli("plan", *fleet)
+    cli("apply", "--yes", *fleet)
     assert nodes(cli) == {"m-1": "Ready Active Leader", "w-1": "Ready Active", "w-2": "Ready Active"}
-    assert swarm.converge(store, roster, told) == []
+    assert cli("plan", *fleet) == "ci: 3 unchanged\n"
     assert docker(cli, "m-1", "node", "inspect", "--format", "{{.Spec.Labels.tier}}", "w-1") == "web\n"
 
     with ThreadPoolExecutor() as pool:
@@ -110,18 +125,22 @@ def test_a_service_outlives_the_exchange_of_a_worker(lab: Lab, cli: Cli, busybox
 
     docker(cli, "m-1", "run", "-d", "--name", "client", "--network", "net", "busybox", "sh", "-c", CLIENT)
     until(lambda: heard(cli)["1"] > 50)
-    after = Roster(("m-1",), ("w-1", "w-3"), roster.labels)
-    swarm.leave(store, "w-2", after, told)
-    assert told.notes == []  # every task found another place
-    assert nodes(cli) == {"m-1": "Ready Active Leader", "w-1": "Ready Active"}
-    cli("rm", "-y", "w-2")
-    cli("create", "-d", "container", "w-3")
-    image("w-3")
-    assert swarm.converge(store, after, told) == ["w-3: join the swarm as a worker", "w-3: label the node"]
-    assert nodes(cli) == {"m-1": "Ready Active Leader", "w-1": "Ready Active", "w-3": "Ready Active"}
+    uid = store.load("w-2").uid
+    assert "they end with the machine" not in cli("apply", "--yes", "--replace", "w-2", *fleet)  # all had another place
+    assert store.load("w-2").uid != uid
+    assert nodes(cli) == {"m-1": "Ready Active Leader", "w-1": "Ready Active", "w-2": "Ready Active"}
+    image("w-2")
     until(lambda: len(running(cli)) == 3)
-    until(lambda: answers(cli, "w-3") == running(cli))
+    until(lambda: answers(cli, "w-2") == running(cli))
     count = heard(cli)
     print(count)  # noqa: T201
     assert count["nobody"] == 0
     assert count["1"] > 0.95 * count.total()
+
+    # one worker less, and then no swarm at all
+    file.write_text(machines.replace("count: 2", "count: 1") + SWARM)
+    cli("apply", "--yes", *fleet)
+    assert nodes(cli) == {"m-1": "Ready Active Leader", "w-1": "Ready Active"}
+    assert cli("plan", *fleet) == "ci: 2 unchanged\n"
+    cli("destroy", "--yes", *fleet)
+    assert cli("ls", "-q") == ""
