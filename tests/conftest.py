@@ -143,16 +143,21 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
+def install_fake(site: Path) -> Path:
+    """Put the package of the driver `fake` where Python finds it once the folder is in its path."""
+    package = site / "machinekit_fake-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: machinekit-fake\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[machinekit.providers]\nfake = tests.providers.fake:Fake\n")
+    return site
+
+
 @pytest.fixture
 def cloud(
     environment: pytest.MonkeyPatch, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FakeCloud]:
     """A provider in memory, installed the way a third party's package is, with one engine behind all its instances."""
-    package = tmp_path_factory.mktemp("site") / "machinekit_fake-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: machinekit-fake\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[machinekit.providers]\nfake = tests.providers.fake:Fake\n")
-    environment.syspath_prepend(package.parent)
+    environment.syspath_prepend(install_fake(tmp_path_factory.mktemp("site")))
     environment.setenv("FAKE_TOKEN", "s3cret")
     with Server(encrypted(engine, certificates.context())) as server:
         cloud = FakeCloud(server.port, certificates.client_files)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from machinekit.store import Store
-from tests.fleetkill import Table
+from tests.fleetprogram import Table
 from tests.providers.fake import FakeCloud
 
 COUNT = 1000
@@ -25,7 +25,7 @@ def test_exactly_as_many_as_the_file_says(
     file.write_text(f"version: 1\nname: ci\nmachines: [{{name: 'm{{index}}', count: {COUNT}, driver: fake}}]\n")
     environment.setenv("CERTIFICATES", str(cloud.certificates[0].parent))
     environment.setenv("PYTHONPATH", os.pathsep.join([*sys.path[:1], str(Path.cwd())]))
-    command = [sys.executable, "-m", "tests.fleetkill", str(database), str(cloud.engine_port)]
+    command = [sys.executable, "-m", "tests.fleetprogram", str(database), str(cloud.engine_port)]
     command += ["apply", "--yes", "--parallel", "32", "--file", str(file)]
     instances, disks = Table(database, "instances"), Table(database, "disks")
     with (tmp_path / "log").open("wb") as log:

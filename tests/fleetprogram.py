@@ -1,4 +1,7 @@
-"""One `apply` with a provider that outlives the process: python -m tests.fleetkill CLOUD PORT ARGUMENT..."""
+"""The command line with a provider that outlives the process: python -m tests.fleetprogram CLOUD PORT ARGUMENT...
+
+With $FAKE_CALL each of its calls takes that many seconds, and a create has as many of them as one on AWS.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ import pickle
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +53,25 @@ class Table(MutableMapping[str, Any]):
         return int(self._do("SELECT count(*) FROM {}")[0][0])
 
 
+# how many calls of a real cloud each one stands for
+CALLS = {"check": 3, "create disk": 1, "create": 3, "find": 1}
+
+
+class SlowCloud(FakeCloud):
+    """One that is far away."""
+
+    @contextmanager
+    def request(self, name: str, token: str) -> Iterator[None]:
+        """Take the time."""
+        time.sleep(float(os.environ.get("FAKE_CALL", "0")) * CALLS.get(name, 1))
+        with super().request(name, token):
+            yield
+
+
 def cloud_in(file: Path, port: int, certificates: tuple[Path, Path, Path]) -> FakeCloud:
     """The provider that a file has."""
     instances, disks = Table(file, "instances"), Table(file, "disks")
-    return FakeCloud(port, certificates, instances, disks)  # type: ignore[arg-type]  # what it needs of a dict
+    return SlowCloud(port, certificates, instances, disks)  # type: ignore[arg-type]  # what it needs of a dict
 
 
 def main() -> int:
