@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from machinekit import fleet, plan
+from machinekit import fleet, plan, swarming
 from machinekit.create import create
 from machinekit.errors import DriverError, MachinekitError, UsageError
 from machinekit.fleetfile import Fleet
@@ -220,3 +220,40 @@ def test_the_json_of_a_plan(store: Store, cloud: FakeCloud, told: Told, file: Pa
         "fleet": "ci",
         "changes": [{"name": "m1", "action": "create", "driver": "fake", "differences": []}],
     }
+
+
+def test_roles_in_a_swarm_are_planned(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
+    swarm = "swarm: {managers: [m1], workers: [m2, m3]}\n"
+    apply(store, loaded(file, THREE), told)
+    made = planned(store, loaded(file, THREE + swarm), refresh=False)
+    assert [change.differences for change in made.changes] == [
+        (Difference("swarm", "", "manager"),),
+        (Difference("swarm", "", "worker"),),
+        (Difference("swarm", "", "worker"),),
+    ]
+    for name, role in (("m1", "manager"), ("m2", "worker"), ("m3", "worker")):
+        record = store.load(name)
+        record.swarm = role
+        store.save(record)
+    assert not planned(store, loaded(file, THREE + swarm), refresh=False).actions
+    wanted = loaded(file, THREE.replace("count: 3", "count: 2") + "swarm: {managers: [m1], workers: [m2]}\n")
+    made = planned(store, wanted, refresh=False, replace=["m2"])
+    assert [change.name for change in swarming.exits(store, wanted, made)] == ["m2", "m3"]
+    nothing = Fleet("ci", ())
+    assert swarming.exits(store, nothing, planned(store, nothing, refresh=False)) == ()  # the whole swarm ends
+    assert swarming.concerns(store, nothing)
+
+
+def test_a_swarm_that_cannot_be_is_told_with_its_manager(
+    store: Store, cloud: FakeCloud, told: Told, file: Path
+) -> None:
+    apply(store, loaded(file, THREE), told)
+    for name in ("m1", "m2"):
+        record = store.load(name)
+        record.swarm = "manager" if name == "m1" else "worker"
+        store.save(record)
+    wanted = loaded(file, THREE + "swarm: {managers: [m1], workers: [m2]}\n")
+    first = planned(store, wanted).changes[0]  # the engine of the tests answers to nothing but pings
+    assert first.action is Action.CHANGE
+    assert [each.what for each in first.differences] == ["swarm"]
+    assert '"m1" does not answer' in first.differences[0].before

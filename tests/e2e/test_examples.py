@@ -37,7 +37,9 @@ def test_a_fleet_is_made_of_its_file(lab: Lab, cli: Cli, tmp_path: Path, name: s
     (lab.disk if image else lab.rootfs)(image or "debian-12+engine")
     text = (EXAMPLES / f"{name}.yaml").read_text()
     file = tmp_path / f"{name}.yaml"
-    file.write_text(text.replace("driver: container\n", f"driver: container\n  container: {{engine: '{lab.socket}'}}\n"))
+    file.write_text(
+        text.replace("driver: container\n", f"driver: container\n  container: {{engine: '{lab.socket}'}}\n")
+    )
     cli("apply", "--yes", "--file", str(file))
     assert cli("plan", "--file", str(file)).endswith(" unchanged\n")
     machine = cli("ls", "-q").split()[0]
