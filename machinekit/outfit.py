@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from machinekit import carry, pack, reference, roles
+from machinekit import carry, pack, packages, reference, roles
 from machinekit.carry import Load, Wanted
 from machinekit.errors import MachinekitError, RemoteError, UsageError
 from machinekit.machine import State
@@ -58,7 +58,7 @@ def put_on(work: Work, heard: Callable[[str], None] = lambda line: None) -> None
         role.name: _secrets(role.name, role.secrets, reference.resolve)
         for role in carry.to_install(wanted, work.carried)
     } | _secrets_to_remove(work, carry.to_remove(wanted, work.carried))
-    if script := carry.script(wanted, work.carried, secrets):
+    if script := carry.script(wanted, work.carried, secrets, packages.proxies(work.spec)):
         work.changed += carry.changes_told(work.execute(script, SET_UP, heard))
     settled = now.model_copy(update={"leaving": ()})
     if settled != work.setup:
@@ -70,7 +70,7 @@ def put_on(work: Work, heard: Callable[[str], None] = lambda line: None) -> None
 def take_off(work: Work) -> None:
     """Take everything off the host that it carries for us beside its engine."""
     secrets = _secrets_to_remove(work, list(work.carried.roles))
-    if script := carry.script(Load(), work.carried, secrets):
+    if script := carry.script(Load(), work.carried, secrets, packages.proxies(work.spec)):
         work.changed += carry.changes_told(work.execute(script, SET_UP))
 
 
@@ -87,7 +87,8 @@ def part(work: Work) -> None:
         work.carried = carry.parse_carried(work.execute(carry.probe_script((), logins=False), PART))
         there = [use.name for use in outside if use.name in work.carried.roles]
         if there:
-            work.execute(carry.removal_script(there, _secrets_to_remove(work, there)), PART)
+            secrets = _secrets_to_remove(work, there)
+            work.execute(carry.removal_script(there, secrets, packages.proxies(work.spec)), PART)
     except MachinekitError as error:
         names = ", ".join(use.name for use in outside)
         work.note(f"{names}: perhaps still registered, take it away there: {error.message}")
