@@ -199,7 +199,7 @@ def _role_difference(role: Prepared, found: RoleFound | None) -> str:
 
 def _gone(load: Load, carried: Carried) -> list[str]:
     wanted = {file.path for file in load.files}
-    return [path for path in carried.files if path not in wanted]
+    return sorted(path for path in carried.files if path not in wanted)
 
 
 def _login_differences(load: Load, carried: Carried) -> dict[str, str]:
