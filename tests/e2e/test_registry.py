@@ -53,8 +53,6 @@ def private(user: Cli, busybox: Path) -> Iterator[Registry]:
         born(user, "builder", registries=[{"host": found.host, "ca": found.ca, **login}])
         build(user, "builder", busybox, f"{found.host}/busybox")
         user("ssh", "builder", f"docker push -q {found.host}/busybox")
-        user("ssh", "builder", f"docker tag {found.host}/busybox {found.host}/library/busybox")
-        user("ssh", "builder", f"docker push -q {found.host}/library/busybox")
         yield found
 
 
@@ -92,15 +90,18 @@ def test_a_wrong_ca_is_refused(user: Cli, private: Registry, tmp_path: Path) -> 
 
 def test_a_mirror_that_is_a_cache(user: Cli, private: Registry) -> None:
     """Docker Hub's images are asked for at the mirror, which gets them from the registry that it caches."""
-    upstream = {"cache_of": f"https://{private.host}", "cache_ca": private.ca}
-    login = {"cache_username": "ci", "cache_password": "env:REGISTRY_PASSWORD"}
-    cache = registry(user, "cache", **upstream, **login)
+    upstream = registry(user, "upstream")
+    carry(user, "builder", registries=[{"host": upstream.host, "ca": upstream.ca}])
+    image = f"{upstream.host}/library/busybox"
+    user("ssh", "builder", f"docker tag {private.host}/busybox {image} && docker push -q {image}")
+    cache = registry(user, "cache", cache_of=f"https://{upstream.host}", cache_ca=upstream.ca)
     mirror = {"host": cache.host, "ca": cache.ca, "mirror": True}
     born(user, "client", registries=[mirror])
     settings = json.loads(user("ssh", "client", "cat /etc/docker/daemon.json"))
     assert settings["registry-mirrors"] == [f"https://{cache.host}"]
     user("ssh", "client", "docker pull -q busybox")
-    assert "GET /v2/library/busybox/manifests/latest" in cache.log()
+    for asked in (cache, upstream):
+        assert "/v2/library/busybox/manifests/latest" in asked.log()
     assert "client: unchanged" in user("provision", "client")
     assert "engine configured" in carry(user, "client")
     assert "registry-mirrors" not in user("ssh", "client", "cat /etc/docker/daemon.json")
