@@ -208,6 +208,11 @@ class Forge:
     _given: set[str] = field(default_factory=set)
     _number: int = 0
 
+    def forget(self) -> None:
+        """Know nobody."""
+        for known in (self.tokens, self.runners, self.agents):
+            known.clear()
+
     def answer(self, method: str, path: str, header: str, body: bytes) -> tuple[int, Any]:
         """Status and answer to a request: bytes, or what becomes JSON."""
         if method == "GET":
