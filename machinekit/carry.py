@@ -126,10 +126,11 @@ def to_install(load: Load, carried: Carried) -> list[Prepared]:
     return [role for role in load.roles if _role_difference(role, carried.roles.get(role.name))]
 
 
-def script(load: Load, carried: Carried, secrets: dict[str, dict[str, str]]) -> str:
+def script(load: Load, carried: Carried, secrets: dict[str, dict[str, str]], proxies: str = "") -> str:
     """The script that makes the host carry the load and no more; empty when there is nothing to do.
 
-    `secrets` are those of the roles to install or to remove, by the role's name and the shell's variable.
+    `secrets` are those of the roles to install or to remove, by the role's name and the shell's variable; `proxies` are
+    the shell lines for what is to be downloaded.
     """
     files = [file for file in load.files if file.content is not None and _differs(file, carried)]
     gone, leaving, installed = _gone(load, carried), to_remove(load, carried), to_install(load, carried)
@@ -138,6 +139,7 @@ def script(load: Load, carried: Carried, secrets: dict[str, dict[str, str]]) -> 
         return ""
     return static("setup/carry.sh") + render(
         "setup/carry.sh.j2",
+        proxies=proxies,
         leaving=[{"name": name, "secrets": _assigned(secrets.get(name, {}))} for name in leaving],
         gone=[{"key": _key(path), "path": path, "name": f"{_name(path)} removed"} for path in gone],
         files=[_put(file) for file in files],
@@ -146,13 +148,11 @@ def script(load: Load, carried: Carried, secrets: dict[str, dict[str, str]]) -> 
     )
 
 
-def removal_script(roles: list[str], secrets: dict[str, dict[str, str]]) -> str:
+def removal_script(roles: list[str], secrets: dict[str, dict[str, str]], proxies: str = "") -> str:
     """The script that takes roles off the host and leaves everything else there."""
     leaving = [{"name": name, "secrets": _assigned(secrets.get(name, {}))} for name in roles]
-    nothing: list[Any] = []
-    return static("setup/carry.sh") + render(
-        "setup/carry.sh.j2", leaving=leaving, gone=nothing, files=nothing, roles=nothing, logins=None
-    )
+    about: dict[str, Any] = {"leaving": leaving, "gone": [], "files": [], "roles": [], "logins": None}
+    return static("setup/carry.sh") + render("setup/carry.sh.j2", proxies=proxies, **about)
 
 
 def changes_told(lines: list[str]) -> list[str]:
@@ -199,7 +199,7 @@ def _role_difference(role: Prepared, found: RoleFound | None) -> str:
 
 def _gone(load: Load, carried: Carried) -> list[str]:
     wanted = {file.path for file in load.files}
-    return [path for path in carried.files if path not in wanted]
+    return sorted(path for path in carried.files if path not in wanted)
 
 
 def _login_differences(load: Load, carried: Carried) -> dict[str, str]:

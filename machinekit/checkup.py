@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from machinekit import certificates, converge, dockerapi, engine, keys, outfit, reference
+from machinekit import certificates, converge, dockerapi, engine, keys, outfit
 from machinekit.errors import MachinekitError
 from machinekit.machine import State
 from machinekit.provider import Check, Level
@@ -197,7 +197,7 @@ class _Checkup:
         except keys.UNREADABLE:
             return  # a certificate that is broken was told before
         drifted = [file.path for file in engine.to_change(wanted, work.facts)]
-        drifted += [reference.redacted(line) for line in outfit.differences(work)]
+        drifted += outfit.differences(work)
         if drifted:
             yield self._check(Level.WARNING, f"not as configured: {', '.join(drifted)}", self._provision)
         else:

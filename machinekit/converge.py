@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 
 import tenacity
@@ -93,7 +92,7 @@ def install_engine(work: Work) -> None:
     if work.spec.version:
         version = packages.choose(work.spec.version, ask_versions(work), packages.what(work.spec, work.facts))
     script = packages.install_script(work.spec, work.facts, version, held=bool(version)) + engine.probe_script()
-    work.facts = engine.parse_facts(work.execute(script, INSTALL, heard=waiting(work)))
+    work.facts = engine.parse_facts(work.execute(script, INSTALL, heard=work.heard))
     if not work.facts.dockerd:
         raise EngineError("the engine's installation ended well but left no dockerd", "try another --engine source")
     work.changed.append("engine installed")
@@ -126,17 +125,7 @@ def agree_to_changes(work: Work) -> None:
 def ask_versions(work: Work) -> packages.Offers:
     """The versions of the engine's package that the host can have."""
     script = packages.offers_script(work.spec, work.facts)
-    return packages.parse_offers(work.execute(script, INSTALL, heard=waiting(work)))
-
-
-def waiting(work: Work) -> Callable[[str], None]:
-    """Tells what a script waits for, when it says so."""
-
-    def heard(line: str) -> None:
-        if line.startswith("machinekit:waiting="):
-            work.note(f"waiting {line.partition('=')[2]}")
-
-    return heard
+    return packages.parse_offers(work.execute(script, INSTALL, heard=work.heard))
 
 
 def _keep_engine(work: Work) -> None:
@@ -210,14 +199,6 @@ def verify_engine(work: Work) -> None:
     dockercontext.refresh(work.machine.name, work.machine.uid, work.machine.url, tls, work.machine.store)
 
 
-def set_up(work: Work) -> None:
-    """Setting up what it carries
-
-    Mend what the last lines name, and run the same command again.
-    """
-    outfit.put_on(work, waiting(work))
-
-
 def _verify_through_ssh(work: Work, retrying: tenacity.Retrying, tls: Path | None) -> None:
     """Whoever comes in through a jump host may not reach the engine's port without one."""
     assert work.connection is not None  # noqa: S101 (the caller says so)
@@ -244,13 +225,8 @@ def steps(work: Work) -> tuple[Step, ...]:
         return (find_address, verify_engine)
     return (
         *(find_address, wait_for_ssh, detect_system, agree_to_changes),
-        *(install_engine, configure_engine, verify_engine, set_up),
+        *(install_engine, configure_engine, verify_engine, outfit.set_up),
     )
-
-
-def take_off(work: Work) -> None:
-    """Taking off what it carries"""
-    outfit.take_off(work)
 
 
 def restore_settings(work: Work) -> None:
@@ -285,7 +261,7 @@ def _put_in_place(work: Work, files: list[engine.File]) -> None:
 
 # for a machine that answers where it did last time
 RENEWAL: tuple[Step, ...] = (detect_system, renew_certificates, verify_engine)
-RESTORATION: tuple[Step, ...] = (detect_system, take_off, restore_settings)
+RESTORATION: tuple[Step, ...] = (detect_system, outfit.take_off, restore_settings)
 
 
 def _poll_address(work: Work, found: Instance) -> Instance:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from machinekit import carry, pack, reference, roles
+from machinekit import carry, pack, packages, reference, roles
 from machinekit.carry import Load, Wanted
 from machinekit.errors import MachinekitError, RemoteError, UsageError
 from machinekit.machine import State
-from machinekit.setup import NOTHING, RoleUse, Setup, looked_at_again
+from machinekit.setup import NOTHING, RoleUse, Setup, looked_at_again, parse_setup
 from machinekit.work import Work
 
 SET_UP = 1800.0  # seconds: a role may download much
@@ -19,10 +19,13 @@ Resolve = Callable[[str, str], str | None]  # a reference, and where it was writ
 
 
 def change(work: Work, setup: Setup) -> None:
-    """From now on the machine is to carry this; the roles that it loses are removed when it converges."""
-    work.setup = work.setup.followed_by(setup)
-    work.machine.setup = work.setup.model_dump(mode="json")
-    work.save()
+    """Have the machine carry this when it converges; the roles that it loses are removed then.
+
+    Its record stays as it was until that is done, and knows of the roles that are on their way.
+    """
+    before = parse_setup(work.machine.setup)
+    work.setup = before.followed_by(setup)
+    _record(work, before.before(setup))
 
 
 def check(work: Work) -> None:
@@ -47,30 +50,31 @@ def probe_script(work: Work) -> str:
 
 def differences(work: Work) -> list[str]:
     """What on the host is not as it should be, a line each; a secret that nobody can tell now counts for nothing."""
-    return carry.differences(load(work.setup, _if_known), work.carried)
+    lines = carry.differences(load(work.setup, _if_known), work.carried)
+    return [reference.redacted(line) for line in lines]
 
 
-def put_on(work: Work, heard: Callable[[str], None] = lambda line: None) -> None:
-    """Make the host carry what it should and no more: one execution when something differs, else none."""
+def set_up(work: Work) -> None:
+    """Setting up what it carries
+
+    Mend what the last lines name, and run the same command again.
+    """
     now = looked_at_again(work.setup)
     wanted = load(now, reference.resolve)
     secrets = {
         role.name: _secrets(role.name, role.secrets, reference.resolve)
         for role in carry.to_install(wanted, work.carried)
     } | _secrets_to_remove(work, carry.to_remove(wanted, work.carried))
-    if script := carry.script(wanted, work.carried, secrets):
-        work.changed += carry.changes_told(work.execute(script, SET_UP, heard))
-    settled = now.model_copy(update={"leaving": ()})
-    if settled != work.setup:
-        work.setup = settled
-        work.machine.setup = settled.model_dump(mode="json")
-        work.save()
+    if script := carry.script(wanted, work.carried, secrets, packages.proxies(work.spec)):
+        work.changed += carry.changes_told(work.execute(script, SET_UP, work.heard))
+    work.setup = now.model_copy(update={"leaving": ()})
+    _record(work, work.setup)
 
 
 def take_off(work: Work) -> None:
-    """Take everything off the host that it carries for us beside its engine."""
+    """Taking off what it carries"""
     secrets = _secrets_to_remove(work, list(work.carried.roles))
-    if script := carry.script(Load(), work.carried, secrets):
+    if script := carry.script(Load(), work.carried, secrets, packages.proxies(work.spec)):
         work.changed += carry.changes_told(work.execute(script, SET_UP))
 
 
@@ -87,7 +91,8 @@ def part(work: Work) -> None:
         work.carried = carry.parse_carried(work.execute(carry.probe_script((), logins=False), PART))
         there = [use.name for use in outside if use.name in work.carried.roles]
         if there:
-            work.execute(carry.removal_script(there, _secrets_to_remove(work, there)), PART)
+            secrets = _secrets_to_remove(work, there)
+            work.execute(carry.removal_script(there, secrets, packages.proxies(work.spec)), PART)
     except MachinekitError as error:
         names = ", ".join(use.name for use in outside)
         work.note(f"{names}: perhaps still registered, take it away there: {error.message}")
@@ -95,6 +100,12 @@ def part(work: Work) -> None:
         if work.connection:
             work.connection.close()
             work.connection = None
+
+
+def _record(work: Work, setup: Setup) -> None:
+    if setup != parse_setup(work.machine.setup):
+        work.machine.setup = setup.model_dump(mode="json")
+        work.save()
 
 
 def load(setup: Setup, resolve: Resolve) -> Load:

@@ -74,7 +74,7 @@ def install_script(spec: Spec, facts: Facts, version: str = "", *, held: bool = 
         if spec.engine == "docker":
             words += DOCKER_BESIDE
         script = _prelude(system) + render("engine/install.sh.j2", names=names, words=words, held=held, **settings)
-    script = _proxies(spec) + script
+    script = proxies(spec) + script
     # the marker outlives an installation that is cut off, whose half-unpacked dockerd is no engine
     marker = "mkdir -p /var/lib/machinekit\n: >/var/lib/machinekit/installing\n"
     return f"set -e\n{marker}( {script})\nrm /var/lib/machinekit/installing\n"
@@ -83,7 +83,7 @@ def install_script(spec: Spec, facts: Facts, version: str = "", *, held: bool = 
 def offers_script(spec: Spec, facts: Facts) -> str:
     """The script whose output `parse_offers` reads: it installs no engine and leaves no repository behind."""
     system, names, settings = _source(spec, facts)
-    return f"( {_proxies(spec)}{_prelude(system)}{render('engine/offers.sh.j2', name=names[0], **settings)})"
+    return f"( {proxies(spec)}{_prelude(system)}{render('engine/offers.sh.j2', name=names[0], **settings)})"
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,8 @@ def _source(spec: Spec, facts: Facts) -> tuple[System, tuple[str, ...], dict[str
     return system, DOCKER, settings
 
 
-def _proxies(spec: Spec) -> str:
-    """Both spellings: curl does not read HTTP_PROXY."""
+def proxies(spec: Spec) -> str:
+    """Shell lines that export the proxy, in both spellings: curl does not read HTTP_PROXY."""
     return "".join(
         f"export {key}={shlex.quote(value)}\n" for name, value in spec.proxies.items() for key in (name, name.lower())
     )

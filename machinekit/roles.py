@@ -227,7 +227,8 @@ def _kind(option: Option) -> Any:
     if option.secret:
         return dict[Variable, Secret] if option.type == "map" else Secret
     if option.type == "string" and option.pattern:
-        return Annotated[str, StringConstraints(pattern=option.pattern)]
+        pattern = option.pattern if option.required else f"^$|{option.pattern}"  # it may be left out
+        return Annotated[str, StringConstraints(pattern=pattern)]
     return _KINDS[option.type]
 
 

@@ -156,7 +156,7 @@ class RoleUse(_Strict):
 class Setup(_Strict):
     """Everything beside the engine. Secrets are references (`env:TOKEN`), never values.
 
-    `leaving` are the roles that were taken from the list and may still be on the machine.
+    `leaving` are roles that are not in the list and may be on the machine: they were in it, or are about to be.
     """
 
     files: tuple[HostFile, ...] = ()
@@ -187,6 +187,12 @@ class Setup(_Strict):
         stay = {use.name for use in after.roles}
         leaving = {use.name: use for use in (*self.leaving, *self.roles) if use.name not in stay}
         return after.model_copy(update={"leaving": tuple(leaving.values())})
+
+    def before(self, after: Setup) -> Setup:
+        """This one, until `after` is there: it knows of the roles that may be on the machine by then."""
+        stay = {use.name for use in self.roles}
+        coming = {use.name: use for use in (*self.leaving, *after.roles) if use.name not in stay}
+        return self.model_copy(update={"leaving": tuple(coming.values())})
 
 
 NOTHING = Setup()

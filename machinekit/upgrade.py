@@ -87,7 +87,7 @@ def _undone(work: Work, undo: str, back: str) -> str:
 def _run(work: Work, install: str, undo: str = "") -> list[str]:
     """Install while running containers are kept, restart, and take it back with `undo` when the engine stays down."""
     script = engine.configure_script([], work.facts, work.machine.uid, install, undo)
-    lines = work.execute(script, converge.INSTALL, heard=converge.waiting(work))
+    lines = work.execute(script, converge.INSTALL, heard=work.heard)
     if told := engine.containers_told(lines):
         work.note(told)
     return lines

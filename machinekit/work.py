@@ -112,6 +112,11 @@ class Work:
         """Say how far the present step is."""
         self.progress.part(self.machine.name, reference.redacted(text))
 
+    def heard(self, line: str) -> None:
+        """Tell what a script waits for, when it says so in this line."""
+        if line.startswith("machinekit:waiting="):
+            self.note(f"waiting {line.partition('=')[2]}")
+
     def place(self, instance: Instance) -> None:
         """Remember where the instance answers."""
         machine = self.machine

@@ -116,7 +116,7 @@ def test_a_file_there_and_back(host: Host) -> None:
     assert host.settle(load) == [f"file {theirs}", f"file {host.path('deep/new')}"]
     assert Path(host.path("deep/new")).read_bytes() == b"\x00\xff\n"
     assert Path(host.path("deep/new")).stat().st_mode & 0o777 == 0o600
-    assert host.settle(Load()) == [f"file {theirs} removed", f"file {host.path('deep/new')} removed"]
+    assert host.settle(Load()) == [f"file {host.path('deep/new')} removed", f"file {theirs} removed"]
     assert host.tree() == before
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from machinekit import checkup, create, lifecycle, outfit
+from machinekit import checkup, converge, create, lifecycle, outfit
 from machinekit.errors import RemoteError, UsageError
-from machinekit.setup import NOTHING, Setup
+from machinekit.setup import NOTHING, Setup, parse_setup
 from machinekit.spec import Spec
 from machinekit.store import RECORD, Store
-from machinekit.work import Work, working_on
+from machinekit.work import Work, run, working_on
 from tests.conftest import Told, adopting
 from tests.providers.fake import FakeCloud, FakeOptions
 from tests.samples import HERE
@@ -35,6 +35,14 @@ def made(store: Store, host: FakeHost, told: Told, carried: Setup) -> list[str]:
     )
 
 
+def applied(store: Store, told: Told, carried: Setup) -> list[str]:
+    """As `apply` does it."""
+    with working_on(store, "web", "apply", told) as work:
+        outfit.change(work, carried)
+        run(work, converge.steps(work))
+        return work.changed
+
+
 def carried_lines(*lines: str) -> list[str]:
     return [f"machinekit:carried {line}" for line in lines]
 
@@ -45,9 +53,7 @@ def test_what_a_machine_is_to_carry_is_put_on_it_in_one_execution(
     monkeypatch.setenv("TOKEN", "s3cret")
     made(store, host, told, NOTHING)
     before = len(host.scripts)
-    with working_on(store, "web", "apply", told) as work:
-        outfit.change(work, setup(files=[MOTD], roles=[SCRIPT]))
-    lifecycle.provision(store, "web", told)
+    applied(store, told, setup(files=[MOTD], roles=[SCRIPT]))
     probe, script = host.scripts[before:]
     assert "carried file" in probe
     assert f"/etc/motd 0644 root:root {base64.b64encode(b'hello').decode()}" in script
@@ -143,13 +149,15 @@ def test_a_role_that_left_the_list_is_removed_with_its_secrets(
     monkeypatch.setenv("TOKEN", "s3cret")
     made(store, host, told, setup(roles=[SCRIPT]))
     host.extra = carried_lines("role=script 0 1")
-    with working_on(store, "web", "apply", told) as work:
-        outfit.change(work, NOTHING)
-        assert [use["name"] for use in store.load("web").setup["leaving"]] == ["script"]
-    lifecycle.provision(store, "web", told)
+    host.fails = "remove_role"
+    with pytest.raises(RemoteError):
+        applied(store, told, NOTHING)
+    assert [use["name"] for use in store.load("web").setup["roles"]] == ["script"], "it may be there still"
+    host.fails = ""
+    applied(store, told, NOTHING)
     secrets = base64.b64encode(b"secrets_TOKEN=s3cret\n").decode()
     assert f"remove_role script {secrets}" in host.scripts[-1]
-    assert store.load("web").setup["leaving"] == [], "it is not on the machine any more"
+    assert parse_setup(store.load("web").setup) == NOTHING
 
 
 @pytest.fixture
@@ -176,6 +184,20 @@ def test_what_is_registered_elsewhere_is_taken_back_before_the_machine_goes(
     assert not store.exists("web")
 
 
+def test_a_role_whose_installation_was_cut_off_is_known_to_the_record(
+    store: Store, told: Told, host: FakeHost, runner: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "s3cret")
+    made(store, host, told, NOTHING)
+    host.fails = "install_role"
+    with pytest.raises(RemoteError):
+        applied(store, told, setup(roles=[runner]))
+    assert parse_setup(store.load("web").setup).roles == (), "a plan still has something to do"
+    host.fails, host.extra = "", carried_lines("role=runner 0 ")
+    lifecycle.remove(store, "web", told)
+    assert "\nremove_role runner " in host.scripts[-1], "it may have registered something"
+
+
 def test_a_registration_that_cannot_be_taken_back_is_told(
     store: Store, told: Told, host: FakeHost, runner: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,9 +222,7 @@ def test_mirrors_come_and_go_with_their_registry(store: Store, told: Told, host:
     made(store, host, told, setup(registries=[{"host": "r.test:5000", "mirror": True}]))
     assert json.loads(host.files["/etc/docker/daemon.json"])["registry-mirrors"] == ["https://r.test:5000"]
     host.facts["mirrors"] = "https://r.test:5000 "
-    with working_on(store, "web", "apply", told) as work:
-        outfit.change(work, NOTHING)
-    assert lifecycle.provision(store, "web", told) == ["engine configured"]
+    assert applied(store, told, NOTHING) == ["engine configured"]
     assert "registry-mirrors" not in json.loads(host.files["/etc/docker/daemon.json"])
 
 

@@ -131,6 +131,8 @@ def test_a_role_that_is_taken_from_the_list_is_remembered() -> None:
     assert [role.name for role in three.leaving] == ["a", "b"]
     assert [role.name for role in three.followed_by(one).leaving] == []
     assert NOTHING.followed_by(NOTHING) == NOTHING
+    coming = Setup(roles=(use("c"),)).before(two)
+    assert ([role.name for role in coming.roles], [role.name for role in coming.leaving]) == (["c"], ["b"])
 
 
 def test_the_schema_has_what_people_may_write() -> None:

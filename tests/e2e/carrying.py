@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from machinekit.providers.container import ContainerOptions
 from machinekit.providers.generic import GenericOptions
 
-from machinekit import outfit
+from machinekit import converge, outfit
 from machinekit.create import create
 from machinekit.provider import Options
 from machinekit.setup import Setup
 from machinekit.spec import Spec
 from machinekit.store import Store
-from machinekit.work import working_on
+from machinekit.work import run, working_on
 from tests.conftest import Told
 from tests.e2e.lab import Cli, Host
 
@@ -31,16 +35,22 @@ def adopted(cli: Cli, host: Host, name: str, **carried: Any) -> list[str]:
     return _made(cli, name, "generic", options, Spec(), carried)
 
 
-def carry(cli: Cli, name: str, **carried: Any) -> str:
-    """From now on it carries this and no more; returns what `provision` says."""
-    change(cli, name, **carried)
-    return cli("provision", name)
+def carry(cli: Cli, name: str, **carried: Any) -> list[str]:
+    """From now on it carries this and no more, as `apply` does it; returns what was done."""
+    return _carry(cli.home, name, carried)
 
 
-def change(cli: Cli, name: str, **carried: Any) -> None:
-    """It is to carry this and no more when it converges the next time."""
-    with working_on(Store(cli.home), name, "apply", Told()) as work:
+def carrying(cli: Cli, name: str, **carried: Any) -> subprocess.Popen[bytes]:
+    """The same in a process of its own, which can be killed."""
+    words = [sys.executable, "-m", "tests.e2e.carrying", str(cli.home), name, json.dumps(carried)]
+    return subprocess.Popen(words, env=cli.environment, cwd=Path(__file__).parents[2])
+
+
+def _carry(home: Path, name: str, carried: dict[str, Any]) -> list[str]:
+    with working_on(Store(home), name, "apply", Told()) as work:
         outfit.change(work, Setup.model_validate(carried))
+        run(work, converge.steps(work))
+        return work.changed
 
 
 def _made(cli: Cli, name: str, driver: str, options: Options, spec: Spec, carried: dict[str, Any]) -> list[str]:
@@ -54,3 +64,7 @@ def _made(cli: Cli, name: str, driver: str, options: Options, spec: Spec, carrie
         setup=Setup.model_validate(carried),
         agreed=True,
     )
+
+
+if __name__ == "__main__":
+    _carry(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.carrying import adopted, carry, change
+from tests.e2e.carrying import adopted, carry, carrying
 from tests.e2e.lab import Cli, Host, Lab
 from tests.e2e.test_secrets import Sampler, forms
 
@@ -24,9 +24,9 @@ def host(lab: Lab) -> Iterator[Host]:
         yield host
 
 
-def doctor(cli: Cli) -> str:
+def doctor(cli: Cli, name: str = "web") -> str:
     """What it says; its exit code is of this computer too."""
-    command = [sys.executable, "-m", "machinekit", "doctor", "web"]
+    command = [sys.executable, "-m", "machinekit", "doctor", name]
     return subprocess.run(command, env=cli.environment, capture_output=True, text=True, check=False).stdout
 
 
@@ -50,9 +50,9 @@ def test_files_there_and_back(cli: Cli, host: Host, tmp_path: Path) -> None:
     assert "web: file /etc/motd, file /srv/deep/er/copy" in cli("provision", "web")
     assert host.sh("cat /etc/motd") == "ours\n"
 
-    assert "file /etc/motd removed" in carry(cli, "web", files=files[1:])
+    assert carry(cli, "web", files=files[1:]) == ["file /etc/motd removed"]
     assert host.sh("cat /etc/motd") == "theirs\n"
-    assert "file /srv/deep/er/copy removed" in carry(cli, "web")
+    assert carry(cli, "web") == ["file /srv/deep/er/copy removed"]
     assert host.sh("ls -A /srv/deep/er /var/lib/machinekit/files") == "/srv/deep/er:\n\n/var/lib/machinekit/files:\n"
 
 
@@ -115,12 +115,11 @@ def test_a_machine_that_was_killed_while_it_was_set_up(cli: Cli, host: Host, tmp
     run.write_text("#!/bin/sh\necho x >>/srv/runs\nwhile [ ! -e /srv/go ]; do sleep 0.1; done\n")
     adopted(cli, host, "web")
     files = [{"path": "/etc/motd", "content": "ours\n"}]
-    change(cli, "web", files=files, roles=[{"role": "script", "run": str(run)}])
-    words = [sys.executable, "-m", "machinekit", "provision", "web"]
-    with subprocess.Popen(words, env=cli.environment, stdout=subprocess.DEVNULL) as killed:
+    roles = [{"role": "script", "run": str(run)}]
+    with carrying(cli, "web", files=files, roles=roles) as killed:
         host.sh("until [ -e /srv/runs ]; do sleep 0.1; done")
         killed.kill()
     host.sh("kill $(pgrep -f own-run); touch /srv/go")  # the script on the host would go on by itself
-    assert "role script" in cli("provision", "web")
+    assert carry(cli, "web", files=files, roles=roles) == ["role script"]
     assert host.sh("cat /etc/motd /srv/runs") == "ours\nx\nx\n"
     assert "unchanged" in cli("provision", "web")
