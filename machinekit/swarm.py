@@ -125,6 +125,7 @@ class _Work:
         try:
             self._do(step)
         except MachinekitError as error:
+            error.message = f"{step.machine} cannot {step.text}: {error.message}"
             error.hint = error.hint or AGAIN
             raise
         self._progress.done(step.machine, time.monotonic() - started)
