@@ -97,10 +97,27 @@ class _Work:
         self._managers = [name for name, member in swarm.members.items() if member.cluster]
 
     def carry_out(self, wanted: Iterable[Step]) -> None:
-        """Take the steps in order, and those together that can be."""
+        """Take the steps in order, and those together that can be: there one that fails keeps no other machine back."""
+        failures: dict[str, MachinekitError] = {}
         with ThreadPoolExecutor(THREADS) as pool:
             for action, some in itertools.groupby(wanted, lambda step: step.action):
-                list((pool.map if action in TOGETHER else map)(self._take, some))
+                possible = [step for step in some if step.machine not in failures]
+                if action not in TOGETHER:
+                    for step in possible:
+                        self._take(step)
+                    continue
+                for step, failure in zip(possible, pool.map(self._tried, possible), strict=True):
+                    if failure:
+                        failures[step.machine] = failure
+        for failure in failures.values():
+            raise failure
+
+    def _tried(self, step: Step) -> MachinekitError | None:
+        try:
+            self._take(step)
+        except MachinekitError as error:
+            return error
+        return None
 
     def _take(self, step: Step) -> None:
         self._progress.step(step.machine, f"Swarm: {step.text}")
@@ -108,6 +125,7 @@ class _Work:
         try:
             self._do(step)
         except MachinekitError as error:
+            error.message = f"{step.machine} cannot {step.text}: {error.message}"
             error.hint = error.hint or AGAIN
             raise
         self._progress.done(step.machine, time.monotonic() - started)

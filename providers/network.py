@@ -20,18 +20,25 @@ ADDRESSES = ipaddress.ip_network("100.64.0.0/10")
 GROUPS = ipaddress.ip_network("239.192.0.0/14")  # for whoever is on the spot (RFC 2365)
 PORTS = range(20000, 30000)
 CARD = "private"
-# systemd-networkd and NetworkManager would ask a card that is not theirs to set up for DHCP, and drop its address
+# systemd-networkd and NetworkManager would ask for DHCP on a card that they find, and drop its address; there is no
+# D-Bus yet to tell them otherwise
 SET_UP = """
+set_up() {{
+  file=$1 service=$2
+  shift 2
+  if [ -d "${{file%/*}}" ] && [ ! -e "$file" ]; then
+    printf '%s\\n' "$@" >"$file"
+    systemctl try-restart "$service"
+  fi
+}}
 for card in /sys/class/net/*; do
   [ "$(cat "$card/address")" = {mac} ] || continue
-  card=${{card##*/}}
-  if [ -d /etc/systemd/network ]; then
-    printf '[Match]\\nMACAddress={mac}\\n[Network]\\nAddress={address}\\n' >/etc/systemd/network/10-machinekit.network
-    if systemctl -q is-active systemd-networkd.service; then networkctl reload; fi
-  fi
-  if command -v nmcli >/dev/null; then nmcli device set "$card" managed no || :; fi
-  ip link set "$card" up
-  ip address replace {address} dev "$card"
+  set_up /etc/systemd/network/10-machinekit.network systemd-networkd.service \\
+    '[Match]' MACAddress={mac} '[Network]' Address={address}
+  set_up /etc/NetworkManager/conf.d/10-machinekit.conf NetworkManager.service \\
+    '[keyfile]' unmanaged-devices+=mac:{mac}
+  ip link set "${{card##*/}}" up
+  ip address replace {address} dev "${{card##*/}}"
 done
 """
 

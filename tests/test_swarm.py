@@ -158,6 +158,15 @@ def test_silent_machines_keep_no_other_one_out(store: Store, told: Told, engines
     assert engines.shown() == MADE
 
 
+def test_a_worker_that_cannot_join_keeps_no_other_one_back(store: Store, told: Told, engines: World) -> None:
+    swarm.converge(store, Roster(ROSTER.managers), told)
+    engines.engines["w-1"].ip = "192.0.2.99"  # it is not where its record says
+    with pytest.raises(EngineError) as caught:
+        swarm.converge(store, Roster(ROSTER.managers, ROSTER.workers, {"w-2": {"tier": "db"}}), told)
+    assert caught.value.message.startswith("w-1 cannot join the swarm as a worker: the engine at tcp://127.0.0.1:")
+    assert engines.shown() == {"m-1": "manager", "m-2": "manager", "m-3": "manager", "w-2": "worker tier=db"}
+
+
 def test_no_second_swarm_while_a_manager_is_silent(store: Store, told: Told, engines: World) -> None:
     swarm.converge(store, Roster(("m-1",), ("w-1",)), told)
     engines.engines["m-1"].running = False
