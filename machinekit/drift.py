@@ -75,7 +75,8 @@ def _host(work: Work) -> Iterator[Difference]:
     for file in changed:
         yield Difference(file.path, _state(file, facts), "as configured")
     for line in outfit.differences(work):
-        yield Difference("setup", reference.redacted(line), "as in the file")
+        what, _, how = reference.redacted(line).partition(": ")
+        yield Difference(what, how, "as in the file")
 
 
 def _state(file: engine.File, facts: engine.Facts) -> str:

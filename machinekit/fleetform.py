@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
-from machinekit import drivers
+from machinekit import drivers, roles
 from machinekit.providers import DEFAULT
 from machinekit.setup import HostFile, Registry, RoleUse
 from machinekit.spec import Spec, model
@@ -48,7 +48,20 @@ class SwarmNodes(BaseModel):
 def schema() -> dict[str, Any]:
     """The JSON Schema of a fleet file with every installed driver."""
     found = form(frozenset(drivers.names())).model_json_schema()
+    found["$defs"]["RoleUse"] = _role_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "machinekit.yaml", **found}
+
+
+def _role_schema() -> dict[str, Any]:
+    """A role's options stand beside its name: one alternative for each built-in role, one for folders of one's own."""
+    use = RoleUse.model_json_schema()["properties"]
+    own = {"role": {"type": "string", "pattern": "/"}, "name": use["name"]}
+    alternatives: list[dict[str, Any]] = [{"type": "object", "properties": own, "required": ["role"]}]
+    for name in roles.names():
+        options = roles.model(name).model_json_schema()
+        options["properties"] |= {"role": {"const": name}, "name": use["name"]}
+        alternatives.append({**options, "required": ["role", *options.get("required", ())]})
+    return {"anyOf": alternatives}
 
 
 @functools.cache

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import jsonschema
 import pytest
 
-from machinekit import keys
+from machinekit import keys, yamlfile
 from machinekit.errors import UsageError
 from machinekit.fleetfile import Fleet, parse
 from machinekit.fleetform import schema
 from machinekit.render import static
 from tests.providers.fake import FakeCloud, FakeOptions
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 HEAD = "version: 1\nname: ci\n"
 
 
@@ -203,3 +206,26 @@ def test_the_schema_knows_every_driver() -> None:
     entry = found["$defs"]["MachineEntry"]["properties"]
     assert {"name", "count", "driver", "engine", "aws", "container", "qemu", "generic"} <= entry.keys()
     assert "access_key" not in json.dumps(found)
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: str(file.name))
+def test_the_schema_takes_the_examples(file: Path) -> None:
+    jsonschema.validate(yamlfile.read(file.read_text(), file.name, os.environ).data, schema())
+
+
+@pytest.mark.parametrize(
+    ("machine", "right"),
+    [
+        ("{name: a, roles: [{role: script, run: x}]}", True),
+        ("{name: a, roles: [{role: ./own, anything: x}]}", True),
+        ("{name: a, roles: [{role: script}]}", False),
+        ("{name: a, roles: [{role: script, run: x, rnu: y}]}", False),
+        ("{name: a, drivr: qemu}", False),
+        ("{name: a, count: -1}", False),
+        ("{name: a, qemu: {cpus: none}}", False),
+    ],
+)
+def test_the_schema_knows_right_from_wrong(machine: str, right: bool) -> None:
+    data = yamlfile.read(f"{HEAD}machines: [{machine}]", "f", {}).data
+    found = list(jsonschema.Draft202012Validator(schema()).iter_errors(data))
+    assert bool(found) is not right
