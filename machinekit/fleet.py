@@ -18,6 +18,7 @@ from machinekit.work import Progress, run, working_on
 
 FILE = "machinekit.yaml"
 DOTENV = ".env"
+CARRIED = ("files.", "registries.", "roles.")  # what differences in a machine's setup begin with
 
 
 def load(path: Path, given: Mapping[str, str]) -> Fleet:
@@ -57,6 +58,17 @@ def make_plan(
 def alone(store: Store, name: str, doing: str, progress: Progress, patience: float) -> AbstractContextManager[None]:
     """Be the only one that changes a fleet; raises LockedError after `patience` seconds."""
     return store.lock_fleet(name, doing, lambda holder: progress.note(name, f"waiting: {holder}"), patience)
+
+
+def check(fleet: Fleet, plan: Plan) -> None:
+    """Raise UsageError when a secret that the plan needs cannot be resolved: before anything is changed."""
+    needed = {change.name for change in plan.actions if change.action in (Action.CREATE, Action.REPLACE)}
+    needed |= {
+        change.name for change in plan.actions if any(each.what.startswith(CARRIED) for each in change.differences)
+    }
+    for machine in fleet.machines:
+        if machine.name in needed:
+            outfit.resolve_secrets(machine.setup)
 
 
 def carry_out(

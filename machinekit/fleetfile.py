@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from machinekit import drivers, fileerrors, fleetform, yamlfile
 from machinekit.errors import MachinekitError, UsageError, nearest
 from machinekit.provider import Options, absolute
-from machinekit.setup import Setup, parse_setup
+from machinekit.setup import NOTHING, Setup, parse_setup
 from machinekit.spec import Spec, engine_flag, in_words_of, parse_options, parse_spec, storable
 from machinekit.swarmstate import MOST, Roster
 
@@ -143,7 +143,7 @@ class _Expansion:
         labels = {**defaults.labels, **entry.labels}
         options = self._options(driver, entry, path)
         spec = self._spec(entry, labels, path)
-        setup = self._setup(entry, path)
+        setup = self._setup(driver, entry, path)
         if len(self._problems) > before or options is None or spec is None or setup is None:
             return None
         return Wanted("", driver, options, spec, setup, labels)
@@ -178,7 +178,7 @@ class _Expansion:
             self._wrong((*path, "engine"), in_words_of(error.message, engine_flag, keys))
         return None
 
-    def _setup(self, entry: Any, path: yamlfile.Path) -> Setup | None:
+    def _setup(self, driver: str, entry: Any, path: yamlfile.Path) -> Setup | None:
         """The defaults' files and roles and the machine's own, which count where both have one."""
         both = (self._given.defaults, entry)
         files = {file.path: file for each in both for file in each.files}
@@ -187,6 +187,10 @@ class _Expansion:
         if twice := next((name for name in names if names.count(name) > 1), None):
             self._wrong((*path, "roles"), f"{twice} is there twice; give one of the two a name of its own")
             return None
+        if driver in drivers.names() and not drivers.load(driver).capabilities.ssh:
+            if entry.files or entry.roles:
+                self._wrong((*path, "driver"), f"a machine of driver {driver} can carry neither files nor roles")
+            return NOTHING
         return Setup(files=tuple(files.values()), registries=self._given.registries, roles=tuple(roles.values()))
 
     def _merged(self, section: str, entry: Any) -> dict[str, Any]:

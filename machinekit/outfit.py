@@ -32,13 +32,18 @@ def check(work: Work) -> None:
     """Raise UsageError when the machine cannot carry its setup, or a secret of it cannot be resolved."""
     if work.setup != NOTHING and not work.driver.capabilities.ssh:
         raise UsageError(f"a machine of driver {work.machine.driver} can carry neither files nor registries nor roles")
-    for file in work.setup.files:
+    resolve_secrets(work.setup)
+
+
+def resolve_secrets(setup: Setup) -> None:
+    """Raise UsageError when a secret cannot be resolved; those that can are known to this process from now on."""
+    for file in setup.files:
         if file.secret:
             reference.resolve(file.secret, file.path)
-    for registry in work.setup.registries:
+    for registry in setup.registries:
         if registry.password:
             reference.resolve(registry.password, f"registry {registry.host}")
-    for use in work.setup.roles:
+    for use in setup.roles:
         _secrets(use.name, use.kept.secrets, reference.resolve)
 
 

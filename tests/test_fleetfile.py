@@ -14,7 +14,7 @@ from machinekit.errors import UsageError
 from machinekit.fleetfile import Fleet, parse
 from machinekit.fleetform import schema
 from machinekit.render import static
-from tests.providers.fake import FakeCloud, FakeOptions
+from tests.providers.fake import FakeCloud
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HEAD = "version: 1\nname: ci\n"
@@ -24,25 +24,25 @@ def fleet(text: str, **variables: str) -> Fleet:
     return parse(HEAD + text, "machinekit.yaml", Path("/project"), variables)
 
 
-def test_defaults_and_what_a_machine_has_of_its_own(cloud: FakeCloud) -> None:
+def test_defaults_and_what_a_machine_has_of_its_own() -> None:
     found = fleet(
         "defaults:\n"
-        "  driver: fake\n"
-        "  fake: {size: 4, tags: [a]}\n"
+        "  driver: generic\n"
+        "  generic: {ip_address: 192.0.2.1, ssh_user: a}\n"
         "  engine: {source: docker, version: 29.1.2, registry_mirrors: [https://a.example]}\n"
         "  labels: {tier: web, zone: 1}\n"
         "  files: [{path: /etc/motd, content: a}, {path: /etc/other, content: a}]\n"
         "machines:\n"
         "  - name: one\n"
         "  - name: two\n"
-        "    fake: {tags: [b]}\n"
+        "    generic: {ssh_user: b}\n"
         "    engine: {version: 29.1.3}\n"
         "    labels: {tier: db}\n"
         "    files: [{path: /etc/motd, content: b}]\n"
     )
     one, two = found.machines
-    assert one.options == FakeOptions("s3cret", size=4, tags=("a",))
-    assert two.options == FakeOptions("s3cret", size=4, tags=("b",))
+    assert [each.to_json()["options"]["ip_address"] for each in (one, two)] == ["192.0.2.1"] * 2
+    assert [each.to_json()["options"]["ssh_user"] for each in (one, two)] == ["a", "b"]
     assert (two.spec.engine, two.spec.version, two.spec.registry_mirrors) == (
         "docker",
         "29.1.3",
@@ -149,6 +149,7 @@ WRONG = [
     ("machines: [{name: a}, {name: a}]", "3:30: machines[1].name: there is a machine 'a' already"),
     ("machines: [{name: a1}, {name: 'a{index}', count: 2}]", "there is a machine 'a1' already"),
     ("machines: [{name: a, driver: quemu}]", "3:30: machines[0].driver: driver \"quemu\" not found; did you mean qemu"),
+    ("machines: [{name: a, driver: fake, files: [{path: /a, content: b}]}]", "driver fake can carry neither files nor roles"),
     ("machines: [{name: a, driver: amazonec2}]", "driver amazonec2 is called aws here"),
     ("machines: [{name: a, qemu: {memroy: 1G}}]", "machines[0].qemu.memroy is no key here; did you mean memory?"),
     ("machines: [{name: a, qemu: {cpus: lots}}]", "machines[0].qemu.cpus: 'lots' is not a whole number"),

@@ -105,12 +105,13 @@ def _under_lock(store: Store, fleet: Fleet, args: argparse.Namespace, plan: Call
     from machinekit.cli.fleet import print_plan
     from machinekit.cli.fleetrun import Run
     from machinekit.cli.progress import PlainProgress
-    from machinekit.fleet import alone
+    from machinekit.fleet import alone, check
 
     stream = sys.stderr if args.json else sys.stdout
     with alone(store, fleet.name, "apply", PlainProgress(sys.stderr), args.lock_timeout):
         made = plan()
         print_plan(made, stream)
+        check(fleet, made)
         if made.actions and not args.yes and not confirm("Do this?", stream):
             print("nothing was changed", file=stream)
             return 1

@@ -119,6 +119,19 @@ def test_two_at_once_on_one_fleet(cli: Cli, cloud: FakeCloud, store: Store, told
     assert not list(store.fleets.iterdir())
 
 
+def test_a_secret_that_is_not_there_ends_an_apply_before_anything_is_made(
+    cli: Cli, cloud: FakeCloud, store: Store, folder: Path
+) -> None:
+    (folder / "machinekit.yaml").write_text(
+        "version: 1\nname: ci\nmachines: [{name: a, driver: fake}, {name: b, driver: generic, "
+        "generic: {ip_address: 127.0.0.1}, files: [{path: /etc/token, secret: 'env:NO_SUCH_TOKEN'}]}]\n"
+    )
+    assert cli("plan").code == 0  # whoever plans need not know secrets
+    said = cli("apply", "--yes")
+    assert (said.code, store.names(), cloud.instances) == (2, [], {})
+    assert "/etc/token: env:NO_SUCH_TOKEN cannot be resolved" in said.err
+
+
 def test_variables(cli: Cli, cloud: FakeCloud, folder: Path, environment: pytest.MonkeyPatch) -> None:
     (folder / "machinekit.yaml").write_text("version: 1\nname: ${NAME}\nmachines: []\n")
     assert "machinekit.yaml:2:7: ${NAME} is not set" in cli("validate").err
