@@ -149,7 +149,7 @@ WRONG = [
     ("machines: [{name: a}, {name: a}]", "3:30: machines[1].name: there is a machine 'a' already"),
     ("machines: [{name: a1}, {name: 'a{index}', count: 2}]", "there is a machine 'a1' already"),
     ("machines: [{name: a, driver: quemu}]", "3:30: machines[0].driver: driver \"quemu\" not found; did you mean qemu"),
-    ("machines: [{name: a, driver: fake, files: [{path: /a, content: b}]}]", "driver fake can carry neither files nor roles"),
+    ("machines: [{name: a, driver: fake, files: [{path: /a, content: b}]}]", "can carry neither files nor roles"),
     ("machines: [{name: a, driver: amazonec2}]", "driver amazonec2 is called aws here"),
     ("machines: [{name: a, qemu: {memroy: 1G}}]", "machines[0].qemu.memroy is no key here; did you mean memory?"),
     ("machines: [{name: a, qemu: {cpus: lots}}]", "machines[0].qemu.cpus: 'lots' is not a whole number"),
