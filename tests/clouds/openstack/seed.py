@@ -77,15 +77,6 @@ def networks(admin: Api, api: Api, public: str, private: str) -> None:
     until(lambda: _all_active(admin), "DHCP and the router are up")
 
 
-def open_ports(api: Api, *ports: int) -> None:
-    """Let everybody reach these TCP ports of servers that ask for no security group of their own."""
-    groups = api.get("network", "/security-groups?name=default")["security_groups"]
-    for port in ports:
-        rule = {"direction": "ingress", "protocol": "tcp", "port_range_min": port, "port_range_max": port}
-        rule["security_group_id"] = groups[0]["id"]
-        api.post("network", "/security-group-rules", {"security_group_rule": rule})
-
-
 def images(admin: Api, guest: Path) -> None:
     """The small guest, and two of one name."""
     kernel = image(admin, "small-kernel", "aki", guest / "vmlinuz")
