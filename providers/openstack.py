@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from machinekit.errors import PreCheckError
-from machinekit.machine import Birth, Resource
+from machinekit.machine import Birth, Instance, Resource
 from machinekit.provider import ENGINE_PORT
 
 from . import firewall, openstacklogin, openstackplaces, openstackserver
-from .account import Api
+from .account import Api, alive
 from .calls import HINTS, CloudError, Kind
 from .cloud import Cloud, labelled
 from .openstackoptions import ALLOW, OpenStackOptions
@@ -36,6 +36,7 @@ class OpenStack(Cloud[OpenStackOptions]):
     Options = OpenStackOptions
     account_options: ClassVar[tuple[str, ...]] = ("cloud", "region", "auth_url", "project")
     advice = openstacklogin.ADVICE
+    _server = ""  # the id, once this process was given it
 
     @classmethod
     def connect(cls, options: Any) -> Any:
@@ -118,7 +119,18 @@ class OpenStack(Cloud[OpenStackOptions]):
             marks=self.marks(),
             data=packed(birth.user_data, openstackserver.USER_DATA, "Nova"),
         )
-        self.api.call.once("make the server", self.api.driver.ask, "compute", "POST", "/servers", body)
+        made = self.api.call.once("make the server", self.api.driver.ask, "compute", "POST", "/servers", body)
+        self._server = str(made["server"]["id"])
+
+    def find(self) -> Instance | None:
+        """By the id that this process was just given, in one small call; else, and when that is gone, by uid."""
+        try:
+            if self._server and alive([node := self._look()]):
+                return self._instance(node)
+        except CloudError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+        return super().find()
 
     def address(self, node: Node) -> str:
         """The floating one where one was asked for; else the one that the cloud prefers, or the first."""
@@ -209,17 +221,24 @@ class OpenStack(Cloud[OpenStackOptions]):
 
     def _built(self) -> Node:
         """The server, when the cloud has built it or has failed to."""
-        if not (mine := self._mine()):
-            raise CloudError(Kind.TRANSIENT, "the server was asked for, and is not listed", HINTS[Kind.TRANSIENT])
-        node = mine[0]
+        if not self._server:
+            if not (mine := self._mine()):
+                raise CloudError(Kind.TRANSIENT, "the server was asked for, and is not listed", HINTS[Kind.TRANSIENT])
+            self._server = str(mine[0].id)
+        node = self._look()
 
         def built() -> bool:
             nonlocal node
-            node = self.api.call("look at the server", self.api.driver.node, node.id)
+            node = self._look()
             return str(node.state) != "pending"
 
         if str(node.state) == "pending":
             self._wait("built", built, pause=1.0)
+        return node
+
+    def _look(self) -> Node:
+        """The server that this process has made or found, as it is now."""
+        node: Node = self.api.call("look at the server", self.api.driver.node, self._server)
         return node
 
     def _attach(self, node: Node) -> None:
