@@ -34,6 +34,10 @@ class OpenStack(Cloud[OpenStackOptions]):
     """A server of an OpenStack."""
 
     Options = OpenStackOptions
+    not_taken: ClassVar[dict[str, str]] = {
+        "--openstack-password": "OS_PASSWORD",
+        "--openstack-application-credential-secret": "OS_APPLICATION_CREDENTIAL_SECRET",
+    }
     account_options: ClassVar[tuple[str, ...]] = ("cloud", "region", "auth_url", "project")
     advice = openstacklogin.ADVICE
     _server = ""  # the id, once this process was given it
