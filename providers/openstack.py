@@ -22,7 +22,6 @@ from .userdata import packed
 if TYPE_CHECKING:
     from libcloud.compute.base import Node
 
-KEY_PAIR = "key pair"
 GROUP = "security group"
 FLOATING_IP = "floating IP"
 GROUPS = ("/security-groups", "security_groups")  # where Neutron has them, and under which key
@@ -101,11 +100,8 @@ class OpenStack(Cloud[OpenStackOptions]):
             self._attach(node)
 
     def prepare(self, birth: Birth) -> None:
-        """A key pair, a group that lets in who may, and a floating IP."""
+        """A group that lets in who may, and a floating IP; our public key is in the user-data."""
         packed(birth.user_data, openstackserver.USER_DATA, "Nova")  # or it is too long, and nothing needs to be made
-        key = " ".join([*birth.authorized_key.split()[:2], openstackserver.described(self.marks())])
-        pair = {"name": self.plan(KEY_PAIR, self.label), "public_key": key}
-        self._there("make the key pair", "compute", "/os-keypairs", {"keypair": pair})
         self._use = self.choice.groups or (self._made(GROUP, GROUPS, self._make_group),)
         if not self.choice.groups:
             self._open_group(self._use[0])
@@ -118,7 +114,6 @@ class OpenStack(Cloud[OpenStackOptions]):
             self.options,
             self.choice,
             name=self.machine.name,
-            key_pair=self.label,
             groups=self._use,
             marks=self.marks(),
             data=packed(birth.user_data, openstackserver.USER_DATA, "Nova"),
@@ -156,19 +151,16 @@ class OpenStack(Cloud[OpenStackOptions]):
         self.api.driver.act(node, action)
 
     def release(self, resource: Resource) -> None:
-        """Remove the key pair, the group as soon as no server uses it, or the floating IP."""
-        ask = self.api.driver.ask
-        if resource.kind == KEY_PAIR:
-            self.removed("remove the key pair", ask, "compute", "DELETE", f"/os-keypairs/{resource.name}")
+        """Remove the group as soon as no server uses it, or the floating IP."""
         path, key = {GROUP: GROUPS, FLOATING_IP: FLOATING_IPS}.get(resource.kind, ("", ""))
+        ask = self.api.driver.ask
         for found in self._ours(resource.kind, path, key) if path else []:
             self.removed(f"remove the {resource.kind}", ask, "network", "DELETE", f"{path}/{found['id']}")
 
     @classmethod
     def beside(cls, api: Api) -> list[tuple[Mapping[str, str], Resource]]:
-        """Key pairs by their comments, security groups and floating IPs by their descriptions."""
-        pairs = api.call("list the key pairs", api.driver.all, "compute", "/os-keypairs", "keypairs")
-        found = [(KEY_PAIR, " ".join(pair["keypair"]["public_key"].split()[2:])) for pair in pairs]
+        """Security groups and floating IPs by their descriptions."""
+        found = list[tuple[str, str]]()
         for kind, (path, key) in ((GROUP, GROUPS), (FLOATING_IP, FLOATING_IPS)):
             query = {"project_id": api.driver.login.project, "fields": "description"}
             listed = api.call(f"list the {kind}s", api.driver.all, "network", path, key, **query)
