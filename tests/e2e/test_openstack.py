@@ -12,7 +12,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from machinekit import cloudinit, drivers, keys
 from machinekit.errors import PreCheckError
 from machinekit.images import Images
 from machinekit.imagestore import DISK
-from machinekit.machine import Birth, Machine, State
+from machinekit.machine import Birth, Image, Machine, State
 from machinekit.provider import Driver
 from machinekit.spec import parse_options
 from tests.clouds.openstack.api import until
@@ -40,18 +40,28 @@ Bound = Callable[..., Driver[Any]]
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """A cloud with nothing in it; where it cannot run the tests are skipped, which CI takes for a failure."""
+def image() -> Iterator[Future[Image]]:
+    """A system with an engine, built while the cloud is: each waits for disk and network most of the time.
+
+    Where the cloud cannot run the tests are skipped, which CI takes for a failure.
+    """
     if reason := obstacle():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"OpenStack cannot run here: {reason}")
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(Images(Path(os.environ[IMAGES])).ensure, DISK, "debian-12+engine", print)
+
+
+@pytest.fixture(scope="module")
+def cloud(image: Future[Image], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A cloud with nothing in it."""
     with Cloud(Path(os.environ.get(CACHE) or tmp_path_factory.mktemp("cloud"))) as cloud:
         yield cloud
 
 
 @pytest.fixture(scope="module")
-def with_engine(cloud: Cloud) -> str:
-    """The id of an image with an engine baked in."""
-    return cloud.upload(Images(Path(os.environ[IMAGES])).ensure(DISK, "debian-12+engine", print), "debian-12+engine")
+def with_engine(cloud: Cloud, image: Future[Image]) -> str:
+    """The id of the cloud's image with an engine."""
+    return cloud.upload(image.result(), "debian-12+engine")
 
 
 @pytest.fixture

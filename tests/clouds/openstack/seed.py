@@ -40,6 +40,7 @@ def lift_quota(admin: Api) -> None:
     project = admin.get("identity", f"/projects?name={admin.project}")["projects"][0]["id"]
     unlimited = dict.fromkeys(("instances", "cores", "ram"), -1)
     admin.put("compute", f"/os-quota-sets/{project}", {"quota_set": unlimited})
+    admin.put("network", f"/quotas/{project}", {"quota": {"security_group": -1}})
 
 
 def application_credential(api: Api) -> tuple[str, str]:
