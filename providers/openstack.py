@@ -88,6 +88,8 @@ class OpenStack(Cloud[OpenStackOptions]):
 
     def create(self, birth: Birth) -> None:
         """Ask for the server, unless there is one, and wait until it is built: only then it can have a floating IP."""
+        if self.machine.resources and any(str(node.state) == "error" for node in self._mine()):
+            self.destroy()  # of an attempt before, which was cut off: the cloud may have room by now
         super().create(birth)
         node = self._built()
         if str(node.state) == "error":

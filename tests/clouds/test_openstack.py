@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from machinekit.providers import calls
+from machinekit.providers.account import INSTANCE
 from machinekit.providers.openstack import OpenStack
 
 from machinekit import cloudinit, converge, drivers, keys
@@ -192,6 +193,19 @@ def test_a_server_that_no_host_takes(server: OpenStackServer, bound: Bound, birt
     assert "another zone" in refused.value.hint
     assert server.account.leftovers() == []
     assert driver.machine.resources == []
+
+
+def test_a_server_that_no_host_took_before_is_made_again(server: OpenStackServer, bound: Bound, birth: Birth) -> None:
+    server.account.full = True
+    driver = bound()
+    assert isinstance(driver, OpenStack)
+    driver.prepare(birth)
+    driver.plan(INSTANCE, driver.machine.uid)
+    driver.order(birth, "")
+    server.account.full = False
+    drivers.bind(driver.machine, driver.directory).create(birth)
+    assert [each["state"] for each in server.account.servers.values()] == ["ACTIVE"]
+    assert len(server.account.security_groups) == 1
 
 
 @pytest.mark.parametrize(("verb", "state"), [("stop", "SHUTOFF"), ("start", "ACTIVE")])
