@@ -150,6 +150,7 @@ class Driver(ABC, Generic[OptionsT]):
 
     Options: ClassVar[type[Options]]
     capabilities: ClassVar[Capabilities] = Capabilities()
+    not_taken: ClassVar[dict[str, str]] = {}  # Docker Machine's flags for credentials: the variables to set instead
 
     def __init__(self, machine: Machine, options: OptionsT, directory: Path, save: Callable[[], None]) -> None:
         self.machine = machine

@@ -45,6 +45,11 @@ class Aws(Cloud[AwsOptions]):
     """An instance of Amazon EC2."""
 
     Options = AwsOptions
+    not_taken: ClassVar[dict[str, str]] = {
+        "--amazonec2-access-key": "AWS_ACCESS_KEY_ID",
+        "--amazonec2-secret-key": "AWS_SECRET_ACCESS_KEY",
+        "--amazonec2-session-token": "AWS_SESSION_TOKEN",
+    }
     account_options: ClassVar[tuple[str, ...]] = ("region", "profile", "endpoint")
     advice = awsplaces.ADVICE
 

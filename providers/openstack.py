@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from machinekit.errors import PreCheckError
-from machinekit.machine import Birth, Resource
+from machinekit.machine import Birth, Instance, Resource
 from machinekit.provider import ENGINE_PORT
 
 from . import firewall, openstacklogin, openstackplaces, openstackserver
-from .account import Api
+from .account import Api, alive
 from .calls import HINTS, CloudError, Kind
 from .cloud import Cloud, labelled
 from .openstackoptions import ALLOW, OpenStackOptions
@@ -22,7 +22,6 @@ from .userdata import packed
 if TYPE_CHECKING:
     from libcloud.compute.base import Node
 
-KEY_PAIR = "key pair"
 GROUP = "security group"
 FLOATING_IP = "floating IP"
 GROUPS = ("/security-groups", "security_groups")  # where Neutron has them, and under which key
@@ -34,8 +33,13 @@ class OpenStack(Cloud[OpenStackOptions]):
     """A server of an OpenStack."""
 
     Options = OpenStackOptions
+    not_taken: ClassVar[dict[str, str]] = {
+        "--openstack-password": "OS_PASSWORD",
+        "--openstack-application-credential-secret": "OS_APPLICATION_CREDENTIAL_SECRET",
+    }
     account_options: ClassVar[tuple[str, ...]] = ("cloud", "region", "auth_url", "project")
     advice = openstacklogin.ADVICE
+    _server = ""  # the id, once this process was given it
 
     @classmethod
     def connect(cls, options: Any) -> Any:
@@ -84,6 +88,8 @@ class OpenStack(Cloud[OpenStackOptions]):
 
     def create(self, birth: Birth) -> None:
         """Ask for the server, unless there is one, and wait until it is built: only then it can have a floating IP."""
+        if self.machine.resources and any(str(node.state) == "error" for node in self._mine()):
+            self.destroy()  # of an attempt before, which was cut off: the cloud may have room by now
         super().create(birth)
         node = self._built()
         if str(node.state) == "error":
@@ -96,11 +102,8 @@ class OpenStack(Cloud[OpenStackOptions]):
             self._attach(node)
 
     def prepare(self, birth: Birth) -> None:
-        """A key pair, a group that lets in who may, and a floating IP."""
+        """A group that lets in who may, and a floating IP; our public key is in the user-data."""
         packed(birth.user_data, openstackserver.USER_DATA, "Nova")  # or it is too long, and nothing needs to be made
-        key = " ".join([*birth.authorized_key.split()[:2], openstackserver.described(self.marks())])
-        pair = {"name": self.plan(KEY_PAIR, self.label), "public_key": key}
-        self._there("make the key pair", "compute", "/os-keypairs", {"keypair": pair})
         self._use = self.choice.groups or (self._made(GROUP, GROUPS, self._make_group),)
         if not self.choice.groups:
             self._open_group(self._use[0])
@@ -113,12 +116,22 @@ class OpenStack(Cloud[OpenStackOptions]):
             self.options,
             self.choice,
             name=self.machine.name,
-            key_pair=self.label,
             groups=self._use,
             marks=self.marks(),
             data=packed(birth.user_data, openstackserver.USER_DATA, "Nova"),
         )
-        self.api.call.once("make the server", self.api.driver.ask, "compute", "POST", "/servers", body)
+        made = self.api.call.once("make the server", self.api.driver.ask, "compute", "POST", "/servers", body)
+        self._server = str(made["server"]["id"])
+
+    def find(self) -> Instance | None:
+        """By the id that this process was just given, in one small call; else, and when that is gone, by uid."""
+        try:
+            if self._server and alive([node := self._look()]):
+                return self._instance(node)
+        except CloudError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+        return super().find()
 
     def address(self, node: Node) -> str:
         """The floating one where one was asked for; else the one that the cloud prefers, or the first."""
@@ -140,19 +153,16 @@ class OpenStack(Cloud[OpenStackOptions]):
         self.api.driver.act(node, action)
 
     def release(self, resource: Resource) -> None:
-        """Remove the key pair, the group as soon as no server uses it, or the floating IP."""
-        ask = self.api.driver.ask
-        if resource.kind == KEY_PAIR:
-            self.removed("remove the key pair", ask, "compute", "DELETE", f"/os-keypairs/{resource.name}")
+        """Remove the group as soon as no server uses it, or the floating IP."""
         path, key = {GROUP: GROUPS, FLOATING_IP: FLOATING_IPS}.get(resource.kind, ("", ""))
+        ask = self.api.driver.ask
         for found in self._ours(resource.kind, path, key) if path else []:
             self.removed(f"remove the {resource.kind}", ask, "network", "DELETE", f"{path}/{found['id']}")
 
     @classmethod
     def beside(cls, api: Api) -> list[tuple[Mapping[str, str], Resource]]:
-        """Key pairs by their comments, security groups and floating IPs by their descriptions."""
-        pairs = api.call("list the key pairs", api.driver.all, "compute", "/os-keypairs", "keypairs")
-        found = [(KEY_PAIR, " ".join(pair["keypair"]["public_key"].split()[2:])) for pair in pairs]
+        """Security groups and floating IPs by their descriptions."""
+        found = list[tuple[str, str]]()
         for kind, (path, key) in ((GROUP, GROUPS), (FLOATING_IP, FLOATING_IPS)):
             query = {"project_id": api.driver.login.project, "fields": "description"}
             listed = api.call(f"list the {kind}s", api.driver.all, "network", path, key, **query)
@@ -209,17 +219,24 @@ class OpenStack(Cloud[OpenStackOptions]):
 
     def _built(self) -> Node:
         """The server, when the cloud has built it or has failed to."""
-        if not (mine := self._mine()):
-            raise CloudError(Kind.TRANSIENT, "the server was asked for, and is not listed", HINTS[Kind.TRANSIENT])
-        node = mine[0]
+        if not self._server:
+            if not (mine := self._mine()):
+                raise CloudError(Kind.TRANSIENT, "the server was asked for, and is not listed", HINTS[Kind.TRANSIENT])
+            self._server = str(mine[0].id)
+        node = self._look()
 
         def built() -> bool:
             nonlocal node
-            node = self.api.call("look at the server", self.api.driver.node, node.id)
+            node = self._look()
             return str(node.state) != "pending"
 
         if str(node.state) == "pending":
             self._wait("built", built, pause=1.0)
+        return node
+
+    def _look(self) -> Node:
+        """The server that this process has made or found, as it is now."""
+        node: Node = self.api.call("look at the server", self.api.driver.node, self._server)
         return node
 
     def _attach(self, node: Node) -> None:

@@ -17,9 +17,10 @@ from libcloud.compute.drivers.openstack import (
 )
 from libcloud.compute.types import NodeState
 
-from .calls import TIMEOUT, CloudError, kind_of
+from .calls import CloudError, kind_of
 from .openstacklogin import Login
 
+TIMEOUT = 60.0  # seconds for a call: Nova asks other services before it answers, and there may be a queue
 UNAUTHORIZED = 401
 VERSIONS = {"image": "/v2", "network": "/v2.0"}
 

@@ -34,7 +34,6 @@ def request(
     choice: Choice,
     *,
     name: str,
-    key_pair: str,
     groups: Sequence[str],
     marks: Mapping[str, str],
     data: bytes,
@@ -43,7 +42,6 @@ def request(
     server: dict[str, Any] = {
         "name": name,
         "flavorRef": choice.flavor,
-        "key_name": key_pair,
         "metadata": dict(marks),
         "user_data": base64.b64encode(data).decode(),
         "networks": [{"uuid": choice.network}],

@@ -7,6 +7,8 @@ executions, tests/test_hot_path.py imports).
 
 from __future__ import annotations
 
+import itertools
+import os
 import socket
 import statistics
 import subprocess
@@ -26,6 +28,8 @@ from tests import benchfleet
 from tests.benchmark import Row, call, compare, in_turn, peak_memory, seconds
 from tests.clouds import sigv4
 from tests.clouds.ec2 import Ec2
+from tests.clouds.openstack import twenty
+from tests.clouds.openstack.cloud import CACHE, Cloud
 from tests.e2e.lab import Cli, Host, Lab, obstacle, run
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +48,7 @@ def main() -> None:
             many(lab, cli, program)
             cloud(cli, program)
             benchfleet.containers(cli, program)
+        servers(program, Path(folder))
     benchfleet.thousand()
 
 
@@ -65,7 +70,7 @@ def installed(venv: Path) -> Path:
     run(sys.executable, "-m", "build", "--wheel", "--outdir", str(dist), str(ROOT))
     run(sys.executable, "-m", "venv", str(venv))
     (wheel,) = dist.glob("*.whl")
-    run(str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--compile", f"{wheel}[aws]")
+    run(str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--compile", f"{wheel}[aws,openstack]")
     return venv / "bin" / "machinekit"
 
 
@@ -131,6 +136,15 @@ def cloud(cli: Cli, program: Path) -> None:
             endpoint.reset()
     ours = statistics.median(taken)
     Row("create on AWS up to RunInstances, API included / 1 s", f"{ours:.2f} s", "1 s", ours, 1).print()
+
+
+def servers(program: Path, folder: Path) -> None:
+    """Twenty servers of an OpenStack at once, against its own client."""
+    with Cloud(Path(os.environ.get(CACHE) or folder / "openstack")) as openstack:
+        openstack.start_fake_host()
+        turns = twenty.measured(openstack, program.with_name("python"), folder)
+        ours, theirs = zip(*itertools.islice(turns, 3), strict=True)
+    compare("create of 20 OpenStack servers / by its own client", list(ours), list(theirs), 1.3)
 
 
 def many(lab: Lab, cli: Cli, program: Path) -> None:

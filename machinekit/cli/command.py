@@ -46,8 +46,8 @@ class Command(ABC):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare what the command takes."""
 
-    def owner(self, option: str) -> str:
-        """Who has an option that this command does not take, in words; empty when nobody does."""
+    def elsewhere(self, option: str) -> str:
+        """What to say of an option that this command does not take; empty when nobody has it."""
         return ""
 
     @abstractmethod

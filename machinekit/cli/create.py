@@ -39,11 +39,11 @@ class Create(Command):
         options.add_engine_options(parser)
         options.add_driver_options(parser, chosen)
 
-    def owner(self, option: str) -> str:
-        """Another driver, perhaps."""
+    def elsewhere(self, option: str) -> str:
+        """Another driver has it, perhaps, or the environment."""
         from machinekit.cli import options
 
-        return options.owner(option)
+        return options.elsewhere(option)
 
     def run(self, args: argparse.Namespace) -> int:
         """All machines in parallel."""

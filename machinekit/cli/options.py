@@ -131,12 +131,15 @@ def chosen_options(name: str, args: argparse.Namespace | None = None) -> Options
     return parse_options(name, driver, from_environment(name, driver) | typed, variables)
 
 
-def owner(option: str) -> str:
-    """The driver that has an option, in words; empty when none does."""
+def elsewhere(option: str) -> str:
+    """What to say of an option that is another driver's or not taken from anybody; empty when there is none."""
     for name in drivers.names():
-        infos = load(name).Options.infos()
+        driver = load(name)
+        infos = driver.Options.infos()
         if option in [each for field, info in infos.items() for each in (flag(name, field), *info.flags)]:
-            return f"driver {name}"
+            return f"is an option of driver {name}"
+        if option in driver.not_taken:
+            return f"would be seen in process lists: set ${driver.not_taken[option]}"
     return ""
 
 

@@ -82,8 +82,8 @@ class Parser(argparse.ArgumentParser):
             return UsageError(
                 f"{option} goes before the command", f"{self.prog} {option}{value} {parsed.command_name} ..."
             )
-        if owner := parsed.command.owner(option):
-            return UsageError(f"{option} is an option of {owner}", self._see())
+        if said := parsed.command.elsewhere(option):
+            return UsageError(f"{option} {said}", self._see())
         known = [flag for parser in (self, *self._commands()) for flag in parser._option_string_actions]
         return UsageError(f"there is no option {option}{nearest(option, known)}", self._see())
 

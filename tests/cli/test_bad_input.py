@@ -112,6 +112,16 @@ USAGE = [
     ("image build -d kemu debian-12", 'driver "kemu" not found; did you mean qemu?', DRIVERS),
     ("create -d container --qemu-memory 1G a", "--qemu-memory is an option of driver qemu", CREATE),
     ("create --generic-ssh-user x a", "--generic-ssh-user is an option of driver generic", CREATE),
+    (
+        "create -d aws --amazonec2-access-key s3cret a",
+        "--amazonec2-access-key would be seen in process lists: set $AWS_ACCESS_KEY_ID",
+        CREATE,
+    ),
+    (
+        "create -d openstack --openstack-password=s3cret a",
+        "--openstack-password would be seen in process lists: set $OS_PASSWORD",
+        CREATE,
+    ),
     ("create --qemu-memroy 1G a", "there is no option --qemu-memroy; did you mean --qemu-memory?", CREATE),
     ("create -d generic a", "--generic-ip-address is required", ""),
     # --- a driver's options: numbers, switches, choices, sizes, ports, paths

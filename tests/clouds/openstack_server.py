@@ -66,7 +66,6 @@ class Account:
     server_groups: list[Thing] = field(default_factory=lambda: _named("apart", "twin", "twin"))
     quota: Thing = field(default_factory=lambda: {"maxTotalInstances": 10, "maxTotalCores": 20, "maxTotalRAMSize": -1})
     servers: dict[str, Thing] = field(default_factory=dict)
-    keypairs: dict[str, Thing] = field(default_factory=dict)
     security_groups: dict[str, Thing] = field(default_factory=dict)
     security_group_rules: dict[str, Thing] = field(default_factory=dict)
     floatingips: dict[str, Thing] = field(default_factory=dict)
@@ -83,7 +82,7 @@ class Account:
 
     def leftovers(self) -> list[Thing]:
         """What is neither gone nor there from the beginning."""
-        tables = (self.servers, self.keypairs, self.security_groups, self.floatingips)
+        tables = (self.servers, self.security_groups, self.floatingips)
         return [thing for table in tables for thing in table.values()]
 
 
@@ -215,7 +214,6 @@ class OpenStackServer:
             raise RefusedError(403, "Quota exceeded for instances: Requested 1, but already used 10 of 10 instances")
         for group in wanted["security_groups"]:
             self._one(self.account.security_groups, group["name"])
-        self._one(self.account.keypairs, wanted["key_name"])
         made = {
             **wanted,
             "id": str(uuid.uuid4()),
@@ -265,19 +263,6 @@ class OpenStackServer:
         for address in self.account.floatingips.values():
             if address["port_id"] == server["id"]:
                 address["port_id"] = None
-
-    def list_keypairs(self, **_: Any) -> Thing:
-        return {"keypairs": [{"keypair": each} for each in self._listed(self.account.keypairs)]}
-
-    def make_keypair(self, body: Thing, **_: Any) -> None:
-        pair = body["keypair"]
-        if pair["name"] in self.account.keypairs:
-            raise RefusedError(409, f"Key pair '{pair['name']}' already exists.")
-        self.account.keypairs[pair["name"]] = {**pair, "born": time.monotonic()}
-
-    def delete_keypair(self, key: str, **_: Any) -> None:
-        self._one(self.account.keypairs, key)
-        del self.account.keypairs[key]
 
     def show_limits(self, **_: Any) -> Thing:
         used = {
@@ -348,9 +333,6 @@ _ROUTES: tuple[tuple[str, Callable[..., Thing | None]], ...] = (
     ("POST /v2.1/servers", OpenStackServer.make_server),
     ("DELETE /v2.1/servers/([^/]+)", OpenStackServer.delete_server),
     ("POST /v2.1/servers/([^/]+)/action", OpenStackServer.act_on_server),
-    ("GET /v2.1/os-keypairs", OpenStackServer.list_keypairs),
-    ("POST /v2.1/os-keypairs", OpenStackServer.make_keypair),
-    ("DELETE /v2.1/os-keypairs/([^/]+)", OpenStackServer.delete_keypair),
     ("GET /v2.1/limits", OpenStackServer.show_limits),
     ("GET /v2.0/ports", OpenStackServer.list_ports),
     ("PUT /v2.0/floatingips/([^/]+)", OpenStackServer.change_address),

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 from machinekit.providers import calls
+from machinekit.providers.account import INSTANCE
 from machinekit.providers.openstack import OpenStack
 
-from machinekit import cloudinit, drivers, keys
+from machinekit import cloudinit, converge, drivers, keys
 from machinekit.errors import PreCheckError
 from machinekit.machine import Birth, Machine
 from machinekit.provider import Driver
@@ -81,22 +82,23 @@ class TestOpenStack(DriverContract):
 # --- how often it asks
 
 
-def test_eleven_calls_for_a_create_and_six_for_an_rm(server: OpenStackServer, bound: Bound, birth: Birth) -> None:
+def test_nine_calls_for_a_create_and_five_for_an_rm(server: OpenStackServer, bound: Bound, birth: Birth) -> None:
     driver = bound()
     driver.check()
     driver.create(birth)
     assert driver.find()
-    asked = [call for call in server.account.calls if "/v3" not in call]
+    (made,) = server.account.servers
+    asked = [call.replace(made, "ID") for call in server.account.calls if "/v3" not in call]
     assert asked == [
         *("GET /v2/images", "GET /v2.1/flavors/detail", "GET /v2.0/networks", "GET /v2.1/limits"),
-        *("POST /v2.1/os-keypairs", "POST /v2.0/security-groups", "POST /v2.0/security-group-rules"),
-        *("POST /v2.1/servers", "GET /v2.1/servers/detail", "GET /v2.1/servers/detail"),
+        *("POST /v2.0/security-groups", "POST /v2.0/security-group-rules"),
+        *("POST /v2.1/servers", "GET /v2.1/servers/ID", "GET /v2.1/servers/ID"),
     ]
     server.account.calls.clear()
     removed(driver)
     assert [call.rpartition("/")[0] if "DELETE" in call else call for call in server.account.calls] == [
         *("GET /v2.1/servers/detail", "DELETE /v2.1/servers", "GET /v2.1/servers/detail"),
-        *("GET /v2.0/security-groups", "DELETE /v2.0/security-groups", "DELETE /v2.1/os-keypairs"),
+        *("GET /v2.0/security-groups", "DELETE /v2.0/security-groups"),
     ]
     assert server.account.leftovers() == []
 
@@ -191,6 +193,19 @@ def test_a_server_that_no_host_takes(server: OpenStackServer, bound: Bound, birt
     assert "another zone" in refused.value.hint
     assert server.account.leftovers() == []
     assert driver.machine.resources == []
+
+
+def test_a_server_that_no_host_took_before_is_made_again(server: OpenStackServer, bound: Bound, birth: Birth) -> None:
+    server.account.full = True
+    driver = bound()
+    assert isinstance(driver, OpenStack)
+    driver.prepare(birth)
+    driver.plan(INSTANCE, driver.machine.uid)
+    driver.order(birth, "")
+    server.account.full = False
+    drivers.bind(driver.machine, driver.directory).create(birth)
+    assert [each["state"] for each in server.account.servers.values()] == ["ACTIVE"]
+    assert len(server.account.security_groups) == 1
 
 
 @pytest.mark.parametrize(("verb", "state"), [("stop", "SHUTOFF"), ("start", "ACTIVE")])
@@ -332,6 +347,27 @@ def test_wrong_and_missing_credentials(server: OpenStackServer, cli: Cli, enviro
     assert missing.code == 3
     assert "no credentials for OpenStack" in missing.err
     assert cli(*words, "--openstack-password", "x", "node1").code == 2
+
+
+@pytest.mark.parametrize("name", ["a" * 63, "web.example.com", "x"])
+def test_any_name_of_a_machine_will_do(
+    server: OpenStackServer, cli: Cli, environment: pytest.MonkeyPatch, name: str
+) -> None:
+    """The real one is asked in tests/e2e/test_openstack.py."""
+    environment.setattr(converge, "steps", lambda work: (converge.find_address,))  # there is no host behind it
+    words = ["--openstack-image", "debian-12", "--openstack-flavor", "m1.small", "--openstack-allow", HERE]
+    assert cli("create", "-d", "openstack", *words, name).code == 0
+    assert cli("status", name).out == "Running\n"
+    assert cli("rm", "-y", name).code == 0
+    assert server.leftovers() == []
+
+
+def test_no_capacity_leaves_nothing(server: OpenStackServer, cli: Cli) -> None:
+    server.account.full = True
+    words = ["--openstack-image", "debian-12", "--openstack-flavor", "m1.small", "--openstack-allow", HERE]
+    refused = cli("create", "-d", "openstack", *words, "node1")
+    assert (refused.code, cli("ls", "-q").out, server.leftovers()) == (3, "", [])
+    assert "No valid host was found" in refused.err
 
 
 def test_a_certificate_that_nobody_knows(

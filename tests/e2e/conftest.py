@@ -14,9 +14,10 @@ from tests.clouds.instances import Instances, real_instances
 from tests.conftest import IMAGES
 from tests.e2e.lab import Cli, Lab, obstacle, run
 
-# The longest first, so that in the end no worker is alone with one. The first three have images of their own to build.
-LONG = """test_qemu test_container test_repository test_kill test_contract test_clients test_generic test_ssh
-test_openrc test_image test_secrets test_values test_broken_ground test_certificates test_wheel test_proxy""".split()
+# The longest first, so that in the end no worker is alone with one. The first ones have images of their own to build.
+LONG = """test_openstack test_aws test_instances test_qemu test_container test_repository test_kill test_contract
+test_clients test_generic test_ssh test_openrc test_image test_secrets test_values test_broken_ground
+test_certificates test_wheel test_proxy""".split()
 THEN = ["test_crashes", "test_races", "test_fuzz", "test_checkup", "test_doctor"]
 
 

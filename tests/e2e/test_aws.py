@@ -17,7 +17,7 @@ from tests.clouds.instances import Instances
 from tests.clouds.sigv4 import KEY, SECRET
 from tests.e2e.lab import Cli, run
 
-pytestmark = [pytest.mark.clouds, pytest.mark.xdist_group("aws")]
+pytestmark = pytest.mark.clouds
 
 OWN = """#cloud-config
 hostname: theirs

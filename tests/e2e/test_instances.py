@@ -16,7 +16,7 @@ from tests.e2e.lab import Lab
 WHO = "hostname; id -un; dockerd --version; systemctl show --property=UserspaceTimestampMonotonic"
 
 
-pytestmark = [pytest.mark.clouds, pytest.mark.xdist_group("aws")]
+pytestmark = pytest.mark.clouds
 
 
 class Owner:

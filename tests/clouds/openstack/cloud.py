@@ -33,6 +33,7 @@ PUBLIC, OURS, PRIVATE = "10.77.1.0/24", "10.77.1.1", "10.77.2.0/24"  # networks,
 REGION = "RegionOne"
 INTERFACES = {"mkcloud-api": ("api0", HERE), "mkcloud-net": ("net0", OURS)}  # ours, theirs, our address
 FAKE_ZONE = "fake"
+PATIENCE = 30.0  # seconds for another run's to end
 
 
 def obstacle() -> str:
@@ -198,10 +199,10 @@ def _entry(variables: dict[str, str]) -> dict[str, object]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Wait for any other cloud on this computer to end: it has the same addresses."""
+    """Any other cloud on this computer has the same addresses; one that is ending is waited for."""
     # a name of the kernel's, which goes with us however we end
     with closing(socket.socket(socket.AF_UNIX)) as name:
-        until(partial(_bound, name), "the other OpenStack on this computer has ended", 3600, pause=1)
+        until(partial(_bound, name), "the OpenStack of another run on this computer has ended", PATIENCE)
         yield
 
 

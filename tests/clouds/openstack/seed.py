@@ -14,7 +14,7 @@ PUBLIC, PRIVATE, TWIN = "public", "private", "twin"  # networks
 SMALL = "small"  # an image
 FLAVORS = {"m1.nano": (192, 1, 1), "m1.small": (1024, 8, 2)}  # MiB of memory, GiB of disk, CPUs
 USER = "ci"
-QUOTA = {"instances": 6, "cores": 10, "ram": 6144, "key_pairs": 8, "server_groups": 2}
+QUOTA = {"instances": 6, "cores": 10, "ram": 6144, "server_groups": 2}
 NETWORK_QUOTA = {"port": 20, "security_group": 8, "floatingip": 2}
 AGENTS = 3  # of the bridge, DHCP and the router
 PORTS = 4  # of two DHCP servers, and a router's two
@@ -40,6 +40,7 @@ def lift_quota(admin: Api) -> None:
     project = admin.get("identity", f"/projects?name={admin.project}")["projects"][0]["id"]
     unlimited = dict.fromkeys(("instances", "cores", "ram"), -1)
     admin.put("compute", f"/os-quota-sets/{project}", {"quota_set": unlimited})
+    admin.put("network", f"/quotas/{project}", {"quota": {"security_group": -1}})
 
 
 def application_credential(api: Api) -> tuple[str, str]:
@@ -75,15 +76,6 @@ def networks(admin: Api, api: Api, public: str, private: str) -> None:
     for _ in range(2):
         api.post("network", "/networks", {"network": {"name": TWIN}})
     until(lambda: _all_active(admin), "DHCP and the router are up")
-
-
-def open_ports(api: Api, *ports: int) -> None:
-    """Let everybody reach these TCP ports of servers that ask for no security group of their own."""
-    groups = api.get("network", "/security-groups?name=default")["security_groups"]
-    for port in ports:
-        rule = {"direction": "ingress", "protocol": "tcp", "port_range_min": port, "port_range_max": port}
-        rule["security_group_id"] = groups[0]["id"]
-        api.post("network", "/security-group-rules", {"security_group_rule": rule})
 
 
 def images(admin: Api, guest: Path) -> None:
