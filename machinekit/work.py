@@ -231,10 +231,15 @@ def working_on(
         yield Work(store, machine, progress)
 
 
+def to_finish(machine: Machine) -> str:
+    """What to do when a machine's create did not end."""
+    return "run machinekit apply again" if machine.fleet else UNFINISHED
+
+
 def unfinished(machine: Machine) -> MachinekitError | None:
     """What is the matter with a machine whose create or rm did not end, None when it is whole."""
     if machine.phase is Phase.CREATING:
-        return MachinekitError(f'machine "{machine.name}" was not created to the end', UNFINISHED)
+        return MachinekitError(f'machine "{machine.name}" was not created to the end', to_finish(machine))
     if machine.phase is Phase.REMOVING:
         return MachinekitError(f'machine "{machine.name}" was not removed to the end', f"machinekit rm {machine.name}")
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,15 +19,41 @@ COUNT = 1000
 PATIENCE = 300.0
 
 
-def test_exactly_as_many_as_the_file_says(
-    store: Store, cloud: FakeCloud, environment: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    file, database = tmp_path / "machinekit.yaml", tmp_path / "cloud"
-    file.write_text(f"version: 1\nname: ci\nmachines: [{{name: 'm{{index}}', count: {COUNT}, driver: fake}}]\n")
+@pytest.fixture
+def program(cloud: FakeCloud, environment: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """The command line in a process of its own, whose provider is a file."""
     environment.setenv("CERTIFICATES", str(cloud.certificates[0].parent))
     environment.setenv("PYTHONPATH", os.pathsep.join([*sys.path[:1], str(Path.cwd())]))
-    command = [sys.executable, "-m", "tests.fleetprogram", str(database), str(cloud.engine_port)]
-    command += ["apply", "--yes", "--parallel", "32", "--file", str(file)]
+    return [sys.executable, "-m", "tests.fleetprogram", str(tmp_path / "cloud"), str(cloud.engine_port)]
+
+
+def test_ctrl_c_begins_nothing_new_and_says_how_to_go_on(
+    store: Store, program: list[str], environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, instances = tmp_path / "machinekit.yaml", Table(tmp_path / "cloud", "instances")
+    file.write_text("version: 1\nname: ci\nmachines: [{name: 'm{index}', count: 8, driver: fake}]\n")
+    command = [*program, "apply", "--yes", "--parallel", "2", "--file", str(file)]
+    environment.setenv("FAKE_CALL", "0.2")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        deadline = time.monotonic() + PATIENCE
+        while len(instances) < 2 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130
+    assert "machinekit: interrupted" in said
+    assert ", m5, m6, m7, m8\n" in said  # not begun
+    assert "run machinekit apply again" in said
+    assert len(store.names()) <= 4
+    environment.setenv("FAKE_CALL", "0")
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    assert len(store.names()) == len(instances) == 8
+
+
+def test_exactly_as_many_as_the_file_says(store: Store, program: list[str], tmp_path: Path) -> None:
+    file, database = tmp_path / "machinekit.yaml", tmp_path / "cloud"
+    file.write_text(f"version: 1\nname: ci\nmachines: [{{name: 'm{{index}}', count: {COUNT}, driver: fake}}]\n")
+    command = [*program, "apply", "--yes", "--parallel", "32", "--file", str(file)]
     instances, disks = Table(database, "instances"), Table(database, "disks")
     with (tmp_path / "log").open("wb") as log:
         for until in (COUNT // 10, COUNT // 2):

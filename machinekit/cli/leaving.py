@@ -16,7 +16,7 @@ from machinekit import programs
 from machinekit.errors import MachinekitError
 from machinekit.machine import Phase
 from machinekit.store import Store
-from machinekit.work import UNFINISHED
+from machinekit.work import to_finish
 
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "told to end", signal.SIGHUP: "the terminal was closed"}
 PATIENCE = 1.0  # seconds for programs to end by themselves
@@ -71,11 +71,11 @@ def state_of(store: Store, name: str) -> str:
     try:
         if not store.exists(name):
             return f"{name}: there is nothing of it"
-        phase = store.load(name).phase
+        machine = store.load(name)
     except MachinekitError as error:
         return f"{name}: {error.message}"
-    if phase is Phase.CREATING:
-        return f"{name}: not created to the end; {UNFINISHED}"
-    if phase is Phase.REMOVING:
+    if machine.phase is Phase.CREATING:
+        return f"{name}: not created to the end; {to_finish(machine)}"
+    if machine.phase is Phase.REMOVING:
         return f"{name}: not removed to the end; machinekit rm {name}"
     return f"{name}: what was being done may be half done; run the same command again"
