@@ -41,9 +41,20 @@ class ImageStore:
         self.directory = directory
 
     def all(self) -> list[Image]:
-        """Every image, by kind and name."""
-        found = [self.find(path.parent.parent.name, path.parent.name) for path in self.directory.glob(f"*/*/{ABOUT}")]
-        return sorted((image for image in found if image), key=lambda image: (image.kind, image.name))
+        """Every image that can be used, by kind and name."""
+        found = [found for found in self._found() if isinstance(found, Image)]
+        return sorted(found, key=lambda image: (image.kind, image.name))
+
+    def broken(self) -> list[MachinekitError]:
+        """What is wrong with those that cannot be used."""
+        return [found for found in self._found() if isinstance(found, MachinekitError)]
+
+    def _found(self) -> Iterator[Image | MachinekitError | None]:
+        for path in self.directory.glob(f"*/*/{ABOUT}"):
+            try:
+                yield self.find(path.parent.parent.name, path.parent.name)
+            except MachinekitError as error:
+                yield error
 
     def find(self, kind: str, name: str) -> Image | None:
         """The image, or None."""

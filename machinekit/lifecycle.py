@@ -161,10 +161,10 @@ def _forced(force: bool, name: str, progress: Progress) -> Iterator[None]:
     """Go on after a failure when that is wanted, and say what it was."""
     try:
         yield
-    except MachinekitError as error:
+    except (MachinekitError, OSError) as error:
         if not force:
             raise
-        progress.note(name, f"forgotten, but perhaps not gone: {error.message}; machinekit gc finds what is left")
+        progress.note(name, f"forgotten, but perhaps not gone: {error}; machinekit gc finds what is left")
 
 
 def _needs_power(work: Work) -> None:

@@ -6,6 +6,7 @@ Whatever else is wrong the engine itself says, and its settings are put back the
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Callable
 from typing import Annotated
@@ -68,6 +69,11 @@ def _dockerd_option(value: str) -> None:
         raise ValueError(f"{name} is machinekit's own to set")
     if name == "label":
         _label(content)
+    if content.startswith(("{", "[")):
+        try:
+            json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{value!r} begins like JSON and is none: {error}") from None
 
 
 def _host_name(value: str) -> None:

@@ -268,8 +268,10 @@ def test_an_image_that_is_not_known_any_more(library: Images, text: str) -> None
     path.mkdir(parents=True)
     (path / ABOUT).write_text(text)
     with pytest.raises(MachinekitError, match=r"image\.json cannot be read") as caught:
-        library.all()
+        library.find("disk", "debian-12")
     assert caught.value.hint == f"rm -r {path}"
+    assert library.all() == []
+    assert [error.hint for error in library.broken()] == [f"rm -r {path}"]
 
 
 @pytest.mark.parametrize("mirror", ["mirror.test", "http://[::1", "file:///srv", "http://me:secret@mirror.test"])

@@ -15,7 +15,7 @@ from machinekit.machine import Machine, Phase, State
 from machinekit.spec import Spec
 from machinekit.store import RECORD, Store
 from tests.conftest import Told
-from tests.providers.fake import FakeCloud, FakeInstance, FakeOptions, Killed
+from tests.providers.fake import Fake, FakeCloud, FakeInstance, FakeOptions, Killed
 from tests.servers import Server, engine
 
 Verb = Callable[[Store, str, Told], list[str]]
@@ -133,6 +133,20 @@ def test_a_provider_that_fails_keeps_the_record_unless_forced(
     assert store.names() == []
     said = f"node1: forgotten, but perhaps not gone: the provider refuses to {where}; machinekit gc finds what is left"
     assert told.notes == [said]
+
+
+def test_a_disk_that_fails_does_not_keep_a_record_that_is_forced_out(
+    store: Store, told: Told, cloud: FakeCloud, instance: FakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def destroy(self: Fake) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Fake, "destroy", destroy)
+    with pytest.raises(OSError, match="Input/output error"):
+        lifecycle.remove(store, "node1", told)
+    lifecycle.remove(store, "node1", told, force=True)
+    assert store.names() == []
+    assert "perhaps not gone: [Errno 5] Input/output error" in told.notes[0]
 
 
 def test_a_verb_waits_for_another_one(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from machinekit.cli.command import Command, confirm, store_of
+from machinekit.cli.command import Command, confirm, report, store_of
 from machinekit.errors import MachinekitError, UsageError
 from machinekit.machine import Image
 
@@ -90,15 +90,16 @@ def _list(args: argparse.Namespace) -> int:
         for name, entry in library.published.items()
         if name in absent
     ]
+    code = max((report(error) for error in library.broken()), default=0)
     if args.json:
         import json
 
         print(json.dumps(about, indent=2))
-        return 0
+        return code
     from machinekit.cli.table import print_table
 
     print_table(("KIND", "NAME", "CREATED", "SIZE", "SOURCE"), [_row(each) for each in about])
-    return 0
+    return code
 
 
 def _row(about: dict[str, object]) -> tuple[str, ...]:

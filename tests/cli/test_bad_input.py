@@ -218,6 +218,12 @@ USAGE = [
     ("create -d fake --engine-opt debug", "--engine-opt: 'debug' is not of the form name=value", ""),
     ("create -d fake --engine-opt label=x", "--engine-opt: 'x' is not of the form name=value", ""),
     ("create -d fake --engine-opt 'a b=x'", "--engine-opt: 'a b=x' is not of the form name=value", ""),
+    (
+        "create -d fake --engine-opt 'log-opts={a'",
+        "--engine-opt: 'log-opts={a' begins like JSON and is none: Expecting property name enclosed in double "
+        "quotes: line 1 column 2 (char 1)",
+        "",
+    ),
     ("create -d fake --engine-opt hosts=[]", "--engine-opt: hosts is machinekit's own to set", ""),
     ("create -d fake --engine-opt tlsverify=false", "--engine-opt: tlsverify is machinekit's own to set", ""),
     (

@@ -100,3 +100,14 @@ def test_rm(cli: Cli, store: Store, image: None) -> None:
     store.remove("node1")
     assert cli("image", "rm", "-y", "debian-12").out == "removed debian-12\n"
     assert not any(about["here"] for about in json.loads(cli("image", "ls", "--json").out))
+
+
+def test_a_broken_image_does_not_hide_the_others(cli: Cli, store: Store, image: None) -> None:
+    broken = store.images / "disk" / "broken"
+    broken.mkdir()
+    (broken / "image.json").write_text("{")
+    result = cli("image", "ls", "--json")
+    assert result.code == 1
+    assert f"{broken}/image.json cannot be read" in result.err
+    assert f"rm -r {broken}" in result.err
+    assert [about["name"] for about in json.loads(result.out) if about["here"]] == ["debian-12"]
