@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 import tenacity
 
 from machinekit.errors import DeadlineError, EngineError, MachinekitError
+from machinekit.machine import Machine
 from machinekit.store import Store
 from machinekit.swarmapi import PENDING, Engine, Member
 from machinekit.swarmplan import LEAVING, Action, Step, steps
-from machinekit.swarmstate import NAME, STORE, UID, Roster, Swarm, missing
+from machinekit.swarmstate import ADDRESS, NAME, STORE, UID, Roster, Swarm, missing
 from machinekit.work import Progress
 
 THREADS = 32
@@ -47,13 +48,16 @@ def look(store: Store, machines: Iterable[str]) -> Swarm:
     return Swarm(members, (), known, failure)
 
 
-def converge(store: Store, roster: Roster, progress: Progress, leaving: Collection[str] = ()) -> list[str]:
+def converge(
+    store: Store, roster: Roster, progress: Progress, leaving: Collection[str] = (), beside: Collection[str] = ()
+) -> list[str]:
     """Make the swarm as the roster says, without those `leaving`; returns what was done, empty means "unchanged".
 
-    Machines that do not answer keep no other one from it; those that should be in the swarm and are not are an
-    EngineError afterwards. Raises what `swarmplan.steps` raises before anything is changed.
+    Machines `beside` may be in the swarm too, perhaps as its only managers so far, and stay for now. Those that do not
+    answer keep no other one from it; the ones that should be in the swarm and are not are an EngineError afterwards.
+    Raises what `swarmplan.steps` raises before anything is changed.
     """
-    done, swarm = _converged(store, roster, progress, leaving)
+    done, swarm = _converged(store, roster, progress, leaving, beside)
     if lost := [name for name in missing(roster, swarm) if name not in leaving]:
         why = "; ".join(dict.fromkeys(swarm.members[name].error for name in lost))
         raise EngineError(f"{', '.join(lost)} cannot be put into the swarm: {why}", AGAIN)
@@ -71,8 +75,10 @@ def leave(store: Store, name: str, roster: Roster, progress: Progress) -> list[s
     return _converged(store, roster, progress, (name,))[0]
 
 
-def _converged(store: Store, roster: Roster, progress: Progress, leaving: Collection[str]) -> tuple[list[str], Swarm]:
-    names = (*roster.machines, *leaving)
+def _converged(
+    store: Store, roster: Roster, progress: Progress, leaving: Collection[str], beside: Collection[str] = ()
+) -> tuple[list[str], Swarm]:
+    names = (*roster.machines, *leaving, *beside)
     swarm = _settled(store, names)
     done: list[str] = []
     for _ in range(ROUNDS):
@@ -237,7 +243,7 @@ def _member(store: Store, name: str) -> Member:
     marks: dict[str, str] = {}
     try:
         machine = store.load(name)
-        marks = {UID: machine.uid, STORE: machine.store, NAME: name}
+        marks = {UID: machine.uid, STORE: machine.store, NAME: name, ADDRESS: _address(machine)}
         return _engine(store, name).member(marks)
     except MachinekitError as error:
         return Member(marks, silent=True, error=error.message)
@@ -248,7 +254,12 @@ def _engine(store: Store, name: str) -> Engine:
     if not machine.url:
         raise MachinekitError(f'machine "{name}" has no address yet', "run the same command again")
     tls = store.directory(name) if machine.tls else None
-    return Engine(name, machine.url, tls, machine.peer_address or machine.address)
+    return Engine(name, machine.url, tls, _address(machine))
+
+
+def _address(machine: Machine) -> str:
+    """Where the other machines reach it."""
+    return machine.peer_address or machine.address
 
 
 def _label(spec: dict[str, Any], labels: Mapping[str, str]) -> None:

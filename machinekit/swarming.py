@@ -48,7 +48,7 @@ def settle(store: Store, fleet: Fleet, progress: Progress, staying: Collection[s
     """
     members = {name for name in _ours(store, fleet) if store.load(name).swarm}
     leaving = sorted(members - set(fleet.roster.machines) - set(staying))
-    done = swarm.converge(store, fleet.roster, progress, leaving)
+    done = swarm.converge(store, fleet.roster, progress, leaving, members & set(staying))
     for name in {*fleet.roster.machines, *leaving}:
         _remember(store, name, fleet.swarm_role(name))
     return done

@@ -10,6 +10,7 @@ from machinekit.swarmapi import ERROR, INACTIVE, Member, Node
 
 MOST = 7  # managers: https://docs.docker.com/engine/swarm/admin_guide/#add-manager-nodes-for-fault-tolerance
 UID, STORE, NAME = "machinekit.uid", "machinekit.store", "machinekit.name"  # a node has a machine's marks as labels
+ADDRESS = "machinekit.address"  # and the address that it was told of when it joined
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,15 @@ class Swarm:
         return next(iter(marked + named), None)
 
     def lapsed(self, machine: str) -> bool:
-        """Whether a machine takes itself for a node that its swarm has removed, or does not get into its swarm."""
-        member = self.members[machine]
-        return not member.silent and member.state != INACTIVE and (not self.node(machine) or member.state == ERROR)
+        """Whether a machine has to join anew: its swarm has removed it, it does not get in, or it is a worker that
+        has another address than it told the others."""
+        member, node = self.members[machine], self.node(machine)
+        if member.silent or member.state == INACTIVE:
+            return False
+        if node is None or member.state == ERROR:
+            return True
+        address = member.marks.get(ADDRESS)
+        return not node.manager and node.labels.get(ADDRESS, address) != address
 
     def strays(self) -> list[Node]:
         """The nodes that are none of the machines looked at."""

@@ -175,6 +175,15 @@ def test_no_second_swarm_while_a_manager_is_silent(store: Store, told: Told, eng
     assert engines.engines["m-2"].node is None
 
 
+def test_the_only_manager_is_exchanged(store: Store, told: Told, engines: World) -> None:
+    swarm.converge(store, Roster(("m-1",)), told)
+    after = Roster(("m-2",))
+    swarm.converge(store, after, told, beside=("m-1",))
+    assert engines.shown() == {"m-1": "manager", "m-2": "manager"}
+    swarm.leave(store, "m-1", after, told)
+    assert engines.shown() == {"m-2": "manager"}
+
+
 def test_another_manager_answers_where_one_does_not(store: Store, told: Told, engines: World) -> None:
     swarm.converge(store, ROSTER, told)
     engines.engines["m-1"].running = False

@@ -10,7 +10,7 @@ import pytest
 from machinekit.errors import MachinekitError
 from machinekit.swarmapi import Member, Node
 from machinekit.swarmplan import FILE_LABELS, LEAVING, steps
-from machinekit.swarmstate import Roster, Swarm, check, missing
+from machinekit.swarmstate import ADDRESS, Roster, Swarm, check, missing
 
 ALL = ("m1", "m2", "m3", "w1", "w2")
 THREE = Roster(("m1", "m2", "m3"), ("w1",))
@@ -18,7 +18,7 @@ ONE = Roster(("m1",), ("w1",))
 
 
 def marks(name: str) -> dict[str, str]:
-    return {"machinekit.uid": f"uid-{name}", "machinekit.store": "here", "machinekit.name": name}
+    return {"machinekit.uid": f"uid-{name}", "machinekit.store": "here", "machinekit.name": name, ADDRESS: name}
 
 
 def out(name: str) -> Member:
@@ -154,6 +154,23 @@ def labels(**given: str) -> dict[str, str]:
                 *("w1: join the swarm as a worker", "w1: label the node"),
             ],
             id="one that does not get in",
+        ),
+        pytest.param(
+            *(ONE, swarm(node("m1", "manager"), node("w1", "worker", labels=labels(**{ADDRESS: "192.0.2.1"}))), ()),
+            [
+                *("w1: leave the swarm", "w1: remove its node from the swarm"),
+                *("w1: join the swarm as a worker", "w1: label the node"),
+            ],
+            id="one that has another address",
+        ),
+        pytest.param(
+            *(
+                ONE,
+                swarm(node("m1", "manager", labels={**marks("m1"), ADDRESS: "192.0.2.1"}), node("w1", "worker")),
+                (),
+            ),
+            ["m1: label the node"],
+            id="a manager that has another address and is heard",
         ),
     ],
 )

@@ -89,16 +89,32 @@ def heard(cli: Cli) -> Counter[str]:
     return Counter(docker(cli, "m-1", "logs", "client").split())
 
 
+def image(cli: Cli, name: str, context: Path) -> None:
+    """Have the image on a machine: there is no registry."""
+    docker(cli, name, "build", "-q", "-t", "busybox", str(context))
+
+
+def serve(cli: Cli, context: Path) -> None:
+    """Start the service, and hear it from every node."""
+    names = ("m-1", "w-1", "w-2")
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda name: image(cli, name, context), names))
+    docker(cli, "m-1", "network", "create", "-d", "overlay", "--attachable", "net")
+    docker(
+        *(cli, "m-1", "service", "create", "--detach", "--name", "web", "--network", "net", "--replicas", "3"),
+        *("--endpoint-mode", "dnsrr", "--stop-grace-period", "2s", "--no-resolve-image", "busybox", "sh", "-c", SERVE),
+    )
+    until(lambda: len(running(cli)) == 3)
+    for name in names:
+        until(lambda: answers(cli, name) == running(cli))  # noqa: B023
+
+
 def test_a_service_outlives_the_exchange_of_a_worker(lab: Lab, cli: Cli, busybox: Path, tmp_path: Path) -> None:
     lab.rootfs("debian-12+engine")
     store, file = Store(cli.home), tmp_path / "machinekit.yaml"
     machines = MACHINES.format(engine=lab.socket)
     file.write_text(machines)
     fleet = ("--file", str(file))
-
-    def image(name: str) -> None:
-        docker(cli, name, "build", "-q", "-t", "busybox", str(busybox))
-
     cli("apply", "--yes", *fleet)
     roster = Roster(("m-1",), ("w-1", "w-2"), {"w-1": {"tier": "web"}, "w-2": {"tier": "web"}})
     killer = Killer(store)
@@ -112,24 +128,14 @@ def test_a_service_outlives_the_exchange_of_a_worker(lab: Lab, cli: Cli, busybox
     assert cli("plan", *fleet) == "ci: 3 unchanged\n"
     assert docker(cli, "m-1", "node", "inspect", "--format", "{{.Spec.Labels.tier}}", "w-1") == "web\n"
 
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(image, ("m-1", "w-1", "w-2")))
-    docker(cli, "m-1", "network", "create", "-d", "overlay", "--attachable", "net")
-    docker(
-        *(cli, "m-1", "service", "create", "--detach", "--name", "web", "--network", "net", "--replicas", "3"),
-        *("--endpoint-mode", "dnsrr", "--stop-grace-period", "2s", "--no-resolve-image", "busybox", "sh", "-c", SERVE),
-    )
-    until(lambda: len(running(cli)) == 3)
-    for name in ("m-1", "w-1", "w-2"):
-        until(lambda: answers(cli, name) == running(cli))  # noqa: B023
-
+    serve(cli, busybox)
     docker(cli, "m-1", "run", "-d", "--name", "client", "--network", "net", "busybox", "sh", "-c", CLIENT)
     until(lambda: heard(cli)["1"] > 50)
     uid = store.load("w-2").uid
     assert "they end with the machine" not in cli("apply", "--yes", "--replace", "w-2", *fleet)  # all had another place
     assert store.load("w-2").uid != uid
     assert nodes(cli) == {"m-1": "Ready Active Leader", "w-1": "Ready Active", "w-2": "Ready Active"}
-    image("w-2")
+    image(cli, "w-2", busybox)
     until(lambda: len(running(cli)) == 3)
     until(lambda: answers(cli, "w-2") == running(cli))
     count = heard(cli)
@@ -144,3 +150,24 @@ def test_a_service_outlives_the_exchange_of_a_worker(lab: Lab, cli: Cli, busybox
     assert cli("plan", *fleet) == "ci: 2 unchanged\n"
     cli("destroy", "--yes", *fleet)
     assert cli("ls", "-q") == ""
+
+
+def test_a_worker_whose_address_another_one_has_joins_anew(lab: Lab, cli: Cli, busybox: Path, tmp_path: Path) -> None:
+    lab.rootfs("debian-12+engine")
+    store, file = Store(cli.home), tmp_path / "machinekit.yaml"
+    file.write_text(MACHINES.format(engine=lab.socket) + SWARM)
+    fleet = ("--file", str(file))
+    cli("apply", "--yes", *fleet)
+    serve(cli, busybox)
+    # the engine below hands out the lowest address that is free
+    low, high = sorted(("w-1", "w-2"), key=lambda name: store.load(name).address)
+    cli("stop", low, high)
+    before = store.load(low).address
+    cli("start", high)
+    assert store.load(high).address == before
+    cli("start", low)
+    assert "~ swarm: none -> join the swarm as a worker" in cli("plan", *fleet)
+    cli("apply", "--yes", *fleet)
+    assert cli("plan", *fleet) == "ci: 3 unchanged\n"
+    for name in (low, high):
+        until(lambda: len(running(cli)) == 3 and answers(cli, name) == running(cli))  # noqa: B023
