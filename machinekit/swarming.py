@@ -25,7 +25,7 @@ def look(store: Store, fleet: Fleet, seen: dict[str, list[Difference]]) -> None:
         seen[roster.managers[0]].append(Difference("swarm", error.message, "as in the file"))
         return
     for step in steps:
-        seen.setdefault(step.machine, []).append(Difference("swarm", None, step.text))
+        seen.setdefault(step.machine, []).append(Difference("swarm", "as it is", step.text))
 
 
 def concerns(store: Store, fleet: Fleet) -> bool:

@@ -166,7 +166,7 @@ def test_a_worker_whose_address_another_one_has_joins_anew(lab: Lab, cli: Cli, b
     cli("start", high)
     assert store.load(high).address == before
     cli("start", low)
-    assert "~ swarm: none -> join the swarm as a worker" in cli("plan", *fleet)
+    assert "~ swarm: as it is -> join the swarm as a worker" in cli("plan", *fleet)
     cli("apply", "--yes", *fleet)
     assert cli("plan", *fleet) == "ci: 3 unchanged\n"
     for name in (low, high):
