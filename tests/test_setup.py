@@ -36,6 +36,7 @@ def problem(**data: Any) -> str:
         ({"path": "/etc/motd"}, "/etc/motd needs one of content, source and secret"),
         ({"path": "/etc/motd", "content": "", "secret": "env:A"}, "needs one of content, source and secret"),
         ({"path": "/etc/motd", "secret": "s3cret"}, "a secret is given by reference, never as its value"),
+        ({"path": "/etc/motd", "secret": 5432167}, "a secret is given by reference, never as its value"),
         ({"path": "/etc/motd", "source": "motd"}, "'motd' must be an absolute path"),
         ({"path": "/etc/motd", "source": "/nowhere"}, "cannot read /nowhere: No such file"),
         ({"path": "/etc/motd", "content": "", "mode": "644"}, "files.0.mode: String should match pattern"),
@@ -46,6 +47,7 @@ def problem(**data: Any) -> str:
 def test_a_file_that_is_wrong(file: dict[str, Any], said: str) -> None:
     assert said in problem(files=[file])
     assert "s3cret" not in problem(files=[file])
+    assert "5432167" not in problem(files=[file])
 
 
 @pytest.mark.parametrize(
