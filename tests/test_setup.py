@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from machinekit import setup
-from machinekit.errors import UsageError
+from machinekit.errors import StoreError, UsageError
 from machinekit.setup import NOTHING, RoleUse, Setup, parse_setup
 from tests.samples import HERE
 
@@ -120,6 +120,11 @@ def test_a_record_knows_what_files_were_like(tmp_path: Path) -> None:
     assert parse_setup(record) == first, "a record can be read whatever became of the files"
     with pytest.raises(UsageError, match=r"cannot read .*motd"):
         setup.looked_at_again(first)
+
+
+def test_a_record_that_cannot_be_read_is_an_error_of_ours() -> None:
+    with pytest.raises(StoreError, match="cannot be read from its record: networks: Extra inputs"):
+        parse_setup({"networks": []})
 
 
 def test_a_role_that_is_taken_from_the_list_is_remembered() -> None:
