@@ -130,7 +130,7 @@ def wanted_files(
     files = [*certificate_files(certificates), File(DAEMON_JSON, text)]
     if ours := daemonjson.brought(base, mirrors, former):
         files.append(File(MIRRORS, "\n".join(ours).encode() + b"\n"))
-    elif former:
+    elif former or facts.pending == "yes":
         files.append(File(MIRRORS, gone=True))
     if facts.init == "openrc":
         conf = service.conf_d(spec, facts.exec_start, base64.b64decode(facts.conf_d).decode(errors="surrogateescape"))
@@ -161,7 +161,7 @@ def restored_files(spec: Spec, facts: Facts, uid: str, *, driver: str, listen: s
     content = json.dumps(wanted, indent=2).encode() + b"\n"
     if wanted == before:
         content = base64.b64decode(facts.originals[uid])  # to the byte
-    gone = (CA, CERT, KEY, service.DROP_IN, *([MIRRORS] if mirrors else []), ORIGINAL + uid)
+    gone = (CA, CERT, KEY, service.DROP_IN, MIRRORS, ORIGINAL + uid)
     files = [File(DAEMON_JSON, content, gone=not wanted), *(File(path, gone=True) for path in gone)]
     if facts.init == "openrc" and facts.conf_d:
         own = service.without_ours(base64.b64decode(facts.conf_d).decode(errors="surrogateescape"))

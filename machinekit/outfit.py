@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -48,9 +49,13 @@ def resolve_secrets(setup: Setup) -> None:
 
 
 def probe_script(work: Work) -> str:
-    """The script whose output tells what the host carries."""
+    """The script whose output tells what the host carries; a role that cannot be found here any more is not asked."""
+    checked = []
+    for use in work.setup.roles:
+        with contextlib.suppress(ValueError):
+            checked.append(roles.prepare(use.role, use.name, use.options))
     logins = any(registry.username for registry in work.setup.registries)
-    return carry.probe_script(_prepared(work.setup), logins=logins)
+    return carry.probe_script(tuple(checked), logins=logins)
 
 
 def differences(work: Work) -> list[str]:
@@ -114,7 +119,14 @@ def _record(work: Work, setup: Setup) -> None:
 
 
 def load(setup: Setup, resolve: Resolve) -> Load:
-    """What a host should carry, with the content of this computer's files and of secrets."""
+    """What a host should carry, with the content of this computer's files and of secrets; raises UsageError."""
+    try:
+        return _load(setup, resolve)
+    except ValueError as error:  # a file that is not there any more
+        raise UsageError(str(error), "mend it, or change what the machine carries") from None
+
+
+def _load(setup: Setup, resolve: Resolve) -> Load:
     files = [
         Wanted(file.path, _content(file.content, file.source, file.secret, file.path, resolve), file.mode, file.owner)
         for file in setup.files
@@ -129,20 +141,13 @@ def load(setup: Setup, resolve: Resolve) -> Load:
         if registry.username:
             password = resolve(registry.password, f"registry {registry.host}")
             logins[registry.host] = None if password is None else f"{registry.username}:{password}"
-    return Load(tuple(files), logins, _prepared(setup))
+    return Load(tuple(files), logins, tuple(roles.prepare(use.role, use.name, use.options) for use in setup.roles))
 
 
 def _content(text: str | None, source: str, secret: str, path: str, resolve: Resolve) -> bytes | None:
     if secret:
         return None if resolve(secret, path) is None else reference.content(secret, path)
     return pack.content(Path(source)) if source else (text or "").encode()
-
-
-def _prepared(setup: Setup) -> tuple[roles.Prepared, ...]:
-    try:
-        return tuple(roles.prepare(use.role, use.name, use.options) for use in setup.roles)
-    except ValueError as error:
-        raise UsageError(str(error), "mend it, or change what the machine carries") from None
 
 
 def _secrets(name: str, references: Mapping[str, str], resolve: Resolve) -> dict[str, str]:

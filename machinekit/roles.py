@@ -9,6 +9,7 @@ remove.sh.j2    takes it away again
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import shlex
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -54,11 +56,16 @@ def _secret(text: str, info: ValidationInfo) -> str:
     return text if not text or is_stored(info) else reference.check(text, folder_of(info))
 
 
+def _written(value: Any) -> Any:
+    """A number may be a secret that somebody wrote: its value is not to be told."""
+    return value if isinstance(value, str) else reference.check("")
+
+
 def _local(path: str, info: ValidationInfo) -> str:
     return path if not path or is_stored(info) else pack.absolute(path, folder_of(info))
 
 
-Secret = Annotated[str, AfterValidator(_secret)]
+Secret = Annotated[str, BeforeValidator(_written), AfterValidator(_secret)]
 Local = Annotated[str, AfterValidator(_local)]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
@@ -129,26 +136,21 @@ class Prepared:
     secrets: dict[str, str] = field(default_factory=dict, hash=False)
 
 
-def names() -> list[str]:
+@functools.cache
+def names() -> tuple[str, ...]:
     """The built-in roles."""
-    return sorted(path.parent.name for path in folder(BUILT_IN).glob(f"*/{DECLARATION}"))
+    return tuple(sorted(path.parent.name for path in folder(BUILT_IN).glob(f"*/{DECLARATION}")))
 
 
 def find(role: str) -> Role:
     """The role of that name, or in the folder of that absolute path; raises ValueError."""
-    place = Path(role) if "/" in role else folder(BUILT_IN) / role
-    if "/" not in role and role not in names():
+    if "/" in role:
+        return _read(Path(role))
+    if role not in names():
         raise ValueError(
             f"there is no role {role!r}{nearest(role, names())} ({', '.join(names())}, or the path of a role's folder)"
         )
-    try:
-        declared = yaml.safe_load((place / DECLARATION).read_text())
-        templates = {script: (place / f"{script}.sh.j2").read_text() for script in SCRIPTS}
-        return Role(place.name, Declaration.model_validate(declared), templates)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{role} is not a role's folder: {error}") from None
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ValueError(f"{place / DECLARATION}: {error}") from None
+    return _built_in(role)
 
 
 def model(role: str) -> type[BaseModel]:
@@ -212,6 +214,22 @@ def locked(role: str, options: dict[str, Any], pins: dict[str, Any]) -> dict[str
     if unknown := [pin for pin in pins if pin not in known]:
         raise ValueError(f"role {role} cannot be locked by {', '.join(unknown)}")
     return {**dict.fromkeys(known, ""), **options, **pins}
+
+
+@functools.cache
+def _built_in(name: str) -> Role:
+    return _read(folder(BUILT_IN) / name)
+
+
+def _read(place: Path) -> Role:
+    try:
+        declared = yaml.safe_load((place / DECLARATION).read_text())
+        templates = {script: (place / f"{script}.sh.j2").read_text() for script in SCRIPTS}
+        return Role(place.name, Declaration.model_validate(declared), templates)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{place} is not a role's folder: {error}") from None
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ValueError(f"{place / DECLARATION}: {error}") from None
 
 
 def _field(option: Option) -> tuple[Any, Any]:

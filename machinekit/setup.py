@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic.json_schema import SkipJsonSchema
 
 from machinekit import pack, reference, roles
-from machinekit.errors import UsageError
+from machinekit.errors import StoreError, UsageError
 from machinekit.roles import Local, Secret, folder_of, is_stored
 
 STORED = {"stored": True}  # the context of a validation that takes a record's word for everything
@@ -199,8 +199,14 @@ NOTHING = Setup()
 
 
 def parse_setup(stored: dict[str, Any]) -> Setup:
-    """The setup of a record, without a look at this computer's files."""
-    return Setup.model_validate(stored, context=STORED)
+    """The setup of a record, without a look at this computer's files; raises StoreError when it is none."""
+    try:
+        return Setup.model_validate(stored, context=STORED)
+    except ValidationError as error:
+        raise StoreError(
+            f"what the machine carries cannot be read from its record: {problems(error)}",
+            "a later machinekit may have written it",
+        ) from None
 
 
 def looked_at_again(setup: Setup) -> Setup:

@@ -259,6 +259,21 @@ def test_another_thing_under_the_same_name_is_removed_first(host: Host, tmp_path
     assert log.read_text() == "first\ngone\nfirst\n"
 
 
+def test_what_was_wrong_and_has_passed_is_no_change(host: Host, tmp_path: Path) -> None:
+    """As when a machine starts: it is asked before all of it runs."""
+    runs, up = tmp_path / "runs", tmp_path / "up"
+    up.touch()
+    load = Load(roles=(mine(tmp_path / "scripts", run=f"echo x >>{runs}", check=f"test -e {up}"),))
+    host.settle(load)
+    up.unlink()
+    carried = host.carried(load)
+    assert carry.differences(load, carried) == ["role mine: its check fails with exit code 1"]
+    up.touch()
+    result = host.run(carry.script(load, carried, {}))
+    assert (result.returncode, carry.changes_told(result.stdout.splitlines())) == (0, [])
+    assert runs.read_text() == "x\n"
+
+
 def test_a_role_tells_what_is_installed(host: Host, tmp_path: Path) -> None:
     load = Load(roles=(mine(tmp_path / "scripts", run="true", check="echo machinekit:version=tool=1.2-3"),))
     host.settle(load)

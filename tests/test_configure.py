@@ -16,8 +16,9 @@ from machinekit import engine
 from machinekit.engine import Facts, File
 from machinekit.spec import Spec
 
-THEIRS = '{"log-level":  "error"}\n'
+THEIRS = '{"log-level":  "error", "registry-mirrors": ["https://theirs.test"]}\n'
 UID = "the-uid"
+MIRRORS = ("https://theirs.test", "https://ours.test")
 CERTIFICATES = {engine.CA: b"ca", engine.CERT: b"cert", engine.KEY: b"key"}
 EACH = 1 if "MACHINEKIT_FUZZ" in os.environ else 6  # of so many steps one is tried
 COUNTED = ("base64", "chmod", "cp", "mkdir", "mv", "rm", "systemctl")  # what changes something
@@ -87,7 +88,7 @@ class Server:
         """Run it, all of it, or until so many programs have run."""
         if left is not None:
             (self.root / "left").write_text(str(left))
-        for path in ("/etc/", "/run/systemd/"):
+        for path in ("/etc/", "/run/systemd/", "/var/lib/machinekit"):
             script = script.replace(path, f"{self.root}{path}")
         environment = {"PATH": f"{self.root}/bin:/usr/bin:/bin"}
         result = subprocess.run(
@@ -105,7 +106,12 @@ class Server:
 
     def tree(self) -> dict[str, str]:
         """Every file in /etc, but for a draft, which the next change takes for its own."""
-        files = [path for path in (self.root / "etc").rglob("*") if path.is_file() and path.suffix != ".draft"]
+        files = [
+            path
+            for folder in ("etc", "var")
+            for path in (self.root / folder).rglob("*")
+            if path.is_file() and path.suffix != ".draft"
+        ]
         return {str(path.relative_to(self.root)): path.read_text() for path in sorted(files)}
 
 
@@ -122,6 +128,7 @@ def wanted(facts: Facts) -> list[File]:
         listen="tcp://0.0.0.0:2376",
         certificates=CERTIFICATES,
         original=UID,
+        mirrors=MIRRORS,
     )
 
 
@@ -158,8 +165,27 @@ def test_there_and_back(server: Server) -> None:
     settings = json.loads((server.root / "etc/docker/daemon.json").read_text())
     assert settings["log-level"] == "error"
     assert settings["labels"] == ["provider=fake", "a=b"]
+    assert settings["registry-mirrors"] == [*MIRRORS]
+    assert server.facts().mirrors == "https://ours.test ", "the other one was there before"
     assert restore(server).returncode == 0
     assert server.tree() == first
+
+
+def without_mirrors(server: Server, left: int | None = None) -> Result:
+    """As when the registries have left the machine's setup."""
+    facts = server.facts()
+    files = engine.wanted_files(
+        *(Spec(labels=("a=b",)), facts), driver="fake", listen="tcp://0.0.0.0:2376", certificates=CERTIFICATES
+    )
+    return server.run(engine.configure_script(engine.to_put(files, facts), facts, UID), left)
+
+
+def test_a_mirror_of_a_registry_goes_with_it(server: Server) -> None:
+    configure(server)
+    assert without_mirrors(server).returncode == 0
+    settings = json.loads((server.root / "etc/docker/daemon.json").read_text())
+    assert settings["registry-mirrors"] == ["https://theirs.test"]
+    assert not (server.root / "var/lib/machinekit/mirrors").exists()
 
 
 def test_an_engine_that_failed_too_often_starts_again(server: Server) -> None:
@@ -199,8 +225,17 @@ def fails(server: Server, change: Change) -> None:
 
 @pytest.mark.parametrize(
     ("first", "change", "after"),
-    [([], configure, [configure, restore]), ([], configure, [restore]), ([configure], restore, [restore])],
-    ids=["a change goes on", "a change is taken back", "a restoration goes on"],
+    [
+        ([], configure, [configure, restore]),
+        ([], configure, [restore]),
+        ([configure], restore, [restore]),
+        ([configure], without_mirrors, [without_mirrors, restore]),
+        ([configure], without_mirrors, [restore]),
+    ],
+    ids=[
+        *("a change goes on", "a change is taken back", "a restoration goes on"),
+        *("mirrors that go", "mirrors that go are taken back"),
+    ],
 )
 def test_cut_off_at_every_step(server: Server, first: list[Change], change: Change, after: list[Change]) -> None:
     (server.root / "container").touch()
@@ -215,4 +250,4 @@ def test_cut_off_at_every_step(server: Server, first: list[Change], change: Chan
         assert server.tree() == there, f"after {cuts} programs"
         assert (server.root / "active").exists()
         cuts += EACH
-    assert cuts > 40
+    assert cuts > 30

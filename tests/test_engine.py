@@ -339,7 +339,8 @@ def test_what_a_server_gets_back(theirs: dict[str, Any], changed: dict[str, Any]
     if left is not None:
         assert json.loads(settings.content) == left
         assert changed or settings.content == base64.b64decode(encoded(theirs))
-    assert set(files) == {engine.CA, engine.CERT, engine.KEY, service.DROP_IN, f"{engine.ORIGINAL}uid"}
+    ours = {engine.CA, engine.CERT, engine.KEY, service.DROP_IN, engine.MIRRORS, f"{engine.ORIGINAL}uid"}
+    assert set(files) == ours
     assert all(file.gone for file in files.values())
 
 

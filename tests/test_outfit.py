@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,18 @@ def test_the_record_follows_a_file_that_has_changed_here(
     source.unlink()
     with pytest.raises(UsageError, match="cannot read"):
         lifecycle.provision(store, "web", told)
+    assert [check.text for check in checkup.machine(store, "web") if "cannot read" in check.text]
+
+
+def test_a_server_is_restored_whatever_became_of_its_roles(
+    store: Store, told: Told, host: FakeHost, runner: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "s3cret")
+    made(store, host, told, setup(roles=[runner]))
+    host.extra = carried_lines("role=runner 0 1")
+    shutil.rmtree(runner["role"])
+    lifecycle.remove(store, "web", told, restore=True)
+    assert [script for script in host.scripts if "\nremove_role runner " in script]
 
 
 def test_a_role_that_left_the_list_is_removed_with_its_secrets(

@@ -54,6 +54,7 @@ def prepared(role: str, **options: Any) -> roles.Prepared:
         ({"version": "1", "loud": "perhaps"}, "loud: 'perhaps' is neither true nor false"),
         ({"version": "1", "tag": []}, "tag is no option; did you mean tags?"),
         ({"version": "1", "folder": "here"}, "folder: 'here' must be an absolute path"),
+        ({"version": "1", "token": 5432167}, "token does not have the right form: the token (env:NAME, "),
         ({"version": "1", "token": "s3cret"}, "token does not have the right form: the token (env:NAME, "),
     ],
 )
@@ -62,6 +63,7 @@ def test_options_that_are_wrong(mine: str, options: dict[str, Any], said: str) -
         roles.validated(mine, options)
     assert said in str(caught.value)
     assert "s3cret" not in str(caught.value)
+    assert "5432167" not in str(caught.value)
 
 
 def test_defaults_and_what_yaml_takes_for_a_number(mine: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from machinekit import setup
-from machinekit.errors import UsageError
+from machinekit.errors import StoreError, UsageError
 from machinekit.setup import NOTHING, RoleUse, Setup, parse_setup
 from tests.samples import HERE
 
@@ -36,6 +36,7 @@ def problem(**data: Any) -> str:
         ({"path": "/etc/motd"}, "/etc/motd needs one of content, source and secret"),
         ({"path": "/etc/motd", "content": "", "secret": "env:A"}, "needs one of content, source and secret"),
         ({"path": "/etc/motd", "secret": "s3cret"}, "a secret is given by reference, never as its value"),
+        ({"path": "/etc/motd", "secret": 5432167}, "a secret is given by reference, never as its value"),
         ({"path": "/etc/motd", "source": "motd"}, "'motd' must be an absolute path"),
         ({"path": "/etc/motd", "source": "/nowhere"}, "cannot read /nowhere: No such file"),
         ({"path": "/etc/motd", "content": "", "mode": "644"}, "files.0.mode: String should match pattern"),
@@ -46,6 +47,7 @@ def problem(**data: Any) -> str:
 def test_a_file_that_is_wrong(file: dict[str, Any], said: str) -> None:
     assert said in problem(files=[file])
     assert "s3cret" not in problem(files=[file])
+    assert "5432167" not in problem(files=[file])
 
 
 @pytest.mark.parametrize(
@@ -118,6 +120,11 @@ def test_a_record_knows_what_files_were_like(tmp_path: Path) -> None:
     assert parse_setup(record) == first, "a record can be read whatever became of the files"
     with pytest.raises(UsageError, match=r"cannot read .*motd"):
         setup.looked_at_again(first)
+
+
+def test_a_record_that_cannot_be_read_is_an_error_of_ours() -> None:
+    with pytest.raises(StoreError, match="cannot be read from its record: networks: Extra inputs"):
+        parse_setup({"networks": []})
 
 
 def test_a_role_that_is_taken_from_the_list_is_remembered() -> None:

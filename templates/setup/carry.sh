@@ -78,6 +78,9 @@ run_role() { # secrets and script in base64
 
 install_role() { # name identity digest secrets install check remove
   state=$home/roles/$1
+  if [ "$(cat "$state/digest" 2>/dev/null)" = "$3" ] && run_role '' "$6" >/dev/null 2>&1; then
+    return 0 # what was wrong has passed, such as after a start
+  fi
   if [ -e "$state/identity" ] && [ "$(cat "$state/identity")" != "$2" ]; then remove_role "$1" "$4"; fi
   mkdir -p "$state"
   rm -f "$state/digest"

@@ -17,6 +17,7 @@ from machinekit.errors import MachinekitError
 from tests.e2e.carrying import adopted, carry
 from tests.e2e.lab import Cli, Host, Lab, run
 from tests.e2e.runners import Forge, forge
+from tests.e2e.test_openrc import IMAGE, build
 from tests.e2e.test_secrets import Sampler, forms
 from tests.e2e.test_setup import doctor
 
@@ -68,7 +69,7 @@ def test_a_compose_project_is_kept_running(
     assert carry(cli, "web", roles=[role]) == ["role app"]
     assert page(host) == "first\n"
     container = "$(docker ps -q --filter label=com.docker.compose.project=app)"
-    assert host.sh(f"docker exec {container} printenv TOKEN") == "it's $a\n"
+    assert host.sh(f"docker exec {container} sh -c 'echo $TOKEN'") == "it's $a\n"
     host.count_executions()
     assert "web: unchanged" in cli("provision", "web")
     assert host.executions() == 1
@@ -111,6 +112,30 @@ def test_a_compose_project_with_an_exact_version_of_compose(
     role["checksum"] = found
     assert carry(cli, "web", roles=[role]) == ["role compose"]
     assert "web: unchanged" in cli("provision", "web")
+
+
+def test_a_compose_project_under_openrc(lab: Lab, cli: Cli, elsewhere: Forge, tmp_path: Path) -> None:
+    """A service as OpenRC has it; the program that it calls only tells how it was called."""
+    build(lab)
+    project = tmp_path / "app"
+    project.mkdir()
+    (project / "compose.yaml").write_text("services: {}\n")
+    program = b"#!/bin/sh\ncase $3 in config) ;; *) echo $* >>/srv/called ;; esac\n"
+    elsewhere.files["compose"] = program
+    role = {"role": "compose", "name": "app", "project": str(project), "version": "2.29.7"}
+    role |= {"checksum": hashlib.sha256(program).hexdigest(), "url": f"{elsewhere.url}/compose"}
+    with lab.host(IMAGE) as host:
+        host.sh("rm -f /etc/init.d/machinekit-app")
+        adopted(cli, host, "web", files=[{"path": "/etc/motd", "content": "ours\n"}], roles=[role])
+        assert host.sh("cat /etc/motd") == "ours\n"
+        assert "unchanged" in cli("provision", "web")
+        host.sh("rc-service machinekit-app stop >/dev/null")
+        assert "role app" in cli("provision", "web")
+        assert "machinekit-app" in host.sh("rc-update show default")
+        assert carry(cli, "web") == ["role app removed", "file /etc/motd removed"]
+        assert host.sh("ls /etc/init.d | grep machinekit || true") == ""
+        called = ["up -d --remove-orphans", "stop", "up -d --remove-orphans", "stop", "down --remove-orphans"]
+        assert host.sh("cat /srv/called").splitlines() == [f"-p app {words}" for words in called]
 
 
 def carry_fails(cli: Cli, name: str, said: str, **carried: Any) -> None:
@@ -224,7 +249,7 @@ def test_a_github_runner(cli: Cli, host: Host, elsewhere: Forge, monkeypatch: py
         return {"role": "github-actions-runner", "name": "gh", **about, **package, **more}
 
     adopted(cli, host, "runner")
-    carry_fails(cli, "runner", f"expected {'0' * 64}", roles=[github("2.319.1", "0" * 64)])
+    carry_fails(cli, "runner", f"expected {'0' * 64}", roles=[github("2.319.1", "0" * 64, labels=["a", "b"])])
     with Sampler() as sampler:
         assert carry(cli, "runner", roles=[github("2.319.1", labels=["a", "b"])]) == ["role gh"]
     shown = b"\n".join(text for kind, text in sampler.seen if kind == "cmdline")

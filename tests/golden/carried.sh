@@ -146,7 +146,7 @@ for state in "$home"/roles/*; do
 done
 if [ "$(cat "$home"/roles/script/digest 2>/dev/null)" = 247c40375bf4b83b277b7c484c9b00efd13911c6fc2d9288f39b917c03436b64 ]; then
   set +e
-  said=$(printf %s bWFpbigpIHsKIyBBc2sgdGhlIHVzZXIncyBvd24gc2NyaXB0LgpzZXQgLWV1CmV4cG9ydCBHUkVFVElORz0naXQnIiciJ3MgIiQoaWQpIiBgaWRgIHt7IDcgfX0geyUgcmF3ICV9IFwgZW5kJwpjZCAvCmlmIFsgLWUgL3Zhci9saWIvbWFjaGluZWtpdC9yb2xlcy9zY3JpcHQvb3duLWNoZWNrIF07IHRoZW4gL3Zhci9saWIvbWFjaGluZWtpdC9yb2xlcy9zY3JpcHQvb3duLWNoZWNrOyBmaQoKfQptYWluIDwvZGV2L251bGwK | base64 -d | sh -s 2>&1)
+  said=$(printf %s bWFpbigpIHsKIyBBc2sgdGhlIHVzZXIncyBvd24gc2NyaXB0LgpzZXQgLWV1CmV4cG9ydCBHUkVFVElORz0naXQnIiciJ3MgIiQoaWQpIiBgaWRgIHt7IDcgfX0geyUgcmF3ICV9IFwgZW5kJwpjZCAvCmlmIFsgLWUgL3Zhci9saWIvbWFjaGluZWtpdC9yb2xlcy9zY3JpcHQvb3duLWNoZWNrIF07IHRoZW4gL3Zhci9saWIvbWFjaGluZWtpdC9yb2xlcy9zY3JpcHQvb3duLWNoZWNrOyBmaQoKfQptYWluIDwvZGV2L251bGwK | base64 -d | timeout 15 sh -s 2>&1)
   code=$?
   set -e
   carried check "script $code $(printf '%s\n' "$said" | packed)"

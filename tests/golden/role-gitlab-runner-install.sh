@@ -165,7 +165,7 @@ config=/etc/gitlab-runner/config.toml
 runner_version() { dpkg-query -W -f '${db:Status-Abbrev}|${Version}\n' gitlab-runner 2>/dev/null | sed -n 's/^.i *|//p'; }
 registered() { grep -qxF "  name = \"$1\"" "$config" 2>/dev/null; }
 # a GitLab that does not answer has forgotten nobody
-forgotten() { timeout 30 gitlab-runner verify --name "$1" 2>&1 | grep -q 'is removed'; }
+forgotten() { timeout 10 gitlab-runner verify --name "$1" 2>&1 | grep -q 'is removed'; }
 
 if ! command -v apt-get >/dev/null || [ ! -d /run/systemd/system ]; then
   echo 'the role gitlab-runner needs a Debian or an Ubuntu under systemd'
