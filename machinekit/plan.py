@@ -10,6 +10,7 @@ from typing import Any
 from machinekit.errors import MachinekitError, UsageError, nearest
 from machinekit.fleetfile import Fleet, Wanted
 from machinekit.machine import Machine, Phase
+from machinekit.pins import NO_PINS, Pins
 from machinekit.setup import Setup, parse_setup
 from machinekit.spec import Spec, storable
 
@@ -128,7 +129,8 @@ def _change(wanted: Wanted, record: Machine | None, drift: Sequence[Difference],
     name, driver = wanted.name, wanted.driver
     if record is None:
         return Change(name, Action.CREATE, driver)
-    differences = tuple(_differences(wanted, record))
+    wanted = wanted.as_recorded(record)
+    differences = (*_differences(wanted, record), *_birth_differences(wanted, record))
     if record.swarm != swarm_role:
         differences += (Difference("swarm", record.swarm, swarm_role),)
     if record.phase is Phase.REMOVING:
@@ -156,6 +158,20 @@ def _differences(wanted: Wanted, record: Machine) -> Iterator[Difference]:
         if old[field] != after:
             yield Difference(_key(field), old[field], after, replaces=field in REPLACING)
     yield from _setup_differences(parse_setup(record.setup), wanted.setup)
+
+
+def _birth_differences(wanted: Wanted, record: Machine) -> Iterator[Difference]:
+    """How the lock that a machine was born with differs; one that was born without a lock may stay."""
+    pins = Pins(**record.pins)
+    locked_at_birth = pins.of_birth() != NO_PINS.of_birth() or record.phase is Phase.CREATING
+    if record.driver != wanted.driver or not locked_at_birth:
+        return
+    for field in dict.fromkeys([*pins.options, *wanted.pins.options]):
+        old, new = pins.options.get(field), wanted.pins.options.get(field)
+        if old != new:
+            yield Difference(f"{wanted.driver}.{field}", old or "", new or "", replaces=True)
+    if pins.image != wanted.pins.image:
+        yield Difference("image", str(pins.image or ""), str(wanted.pins.image or ""), replaces=True)
 
 
 def _options(record: Machine, wanted: Wanted) -> dict[str, Any]:
