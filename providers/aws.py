@@ -82,9 +82,9 @@ class Aws(Cloud[AwsOptions]):
         api = cls._open(options)
         needed = sorted(set(awsplaces.architectures(api, tuple(options.instance_type)).values()))
         images = awsimages.find(api, options.image, options.region, needed)
-        if len(images) > 1:
+        if len(needed) > 1:
             raise PreCheckError(
-                f"instance types of {' and '.join(images)} have no image in common, so that none can be locked",
+                f"instance types of {' and '.join(needed)} have no image in common, so that none can be locked",
                 "give instance types of one architecture",
             )
         return {"image": images[needed[0]].id}

@@ -86,8 +86,10 @@ def test_paths_are_found_from_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("image", "found"),
-    [("./disk.qcow2", "{}/disk.qcow2"), ("disks/a.raw", "{}/disks/a.raw"), ("debian-12", "debian-12")]
-    + [
+    [
+        ("./disk.qcow2", "{}/disk.qcow2"),
+        ("disks/a.raw", "{}/disks/a.raw"),
+        ("debian-12", "debian-12"),
         ("/srv/disk.raw", "/srv/disk.raw"),
         ("https://a.test/b", "https://a.test/b"),
         ("~/disk.raw", "/home/me/disk.raw"),
