@@ -134,17 +134,16 @@ class Images(ImageStore):
             return self._download(name, where.image, digest, say, part)
 
     def would_be(self, kind: str, wanted: str, checksum: str = "") -> tuple[str, str]:
-        """Digest and build of what `ensure` gives, without having it: empty for what would be built now.
+        """Digest and build of what `ensure` gives, without having it; both empty for what is not made yet.
 
-        A publisher is asked for its list of checksums at most. Raises what `check` raises.
+        A publisher is asked for its list of checksums at most.
         """
-        self.check(kind, wanted, checksum)
         if kind == DISK and is_own(wanted):
-            digest = catalogue.canonical(checksum) if checksum else digest_of(Path(wanted), "sha256:")
-            return digest, ""
+            self.check(kind, wanted, checksum)
+            return catalogue.canonical(checksum) if checksum else digest_of(Path(wanted), "sha256:"), ""
         if image := self.find(kind, wanted):
             return image.digest, "" if image.digest else image.build
-        return (self._offered(wanted) if kind == DISK and wanted in self.published else ""), ""
+        return self._offered(wanted) if kind == DISK and wanted in self.published else "", ""
 
     def _offered(self, name: str) -> str:
         """The digest of the image that its publisher has now."""

@@ -111,7 +111,8 @@ def _resolved(store: Store, wanted: Wanted, asked: Asked, witnesses: Sequence[_W
 
 def _witnesses(store: Store, fleet: Fleet, groups: Sequence[Wanted], progress: Progress) -> list[_Witness]:
     """What the machines say that are of the same kind as one of the groups; those that cannot be asked are told."""
-    kinds = [_kind_of(wanted) for wanted in groups if lockfile.has_versions(wanted)]
+    telling = [each for each in groups if lockfile.has_versions(each) or any(map(_floating, each.setup.roles))]
+    kinds = [_kind_of(wanted) for wanted in telling]
     known = {wanted.name: wanted for wanted in fleet.machines if _kind_of(wanted) in kinds}
     records = [store.load(name) for name in store.names() if name in known]
     ours = [each for each in records if _is_like(each, fleet, known[each.name])]

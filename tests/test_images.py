@@ -203,8 +203,9 @@ def test_what_it_would_be_is_known_before_it_is_pulled(shop: Images, publisher: 
     assert shop.would_be("disk", "https://a.test/disk", newer) == (newer, "")
     place(shop, "rootfs", "mine")
     assert shop.would_be("rootfs", "mine") == ("", "build-of-mine")
-    with pytest.raises(UsageError, match='no image "test-2" is here'):
-        shop.would_be("disk", "test-2")
+    assert shop.would_be("rootfs", "debian-12") == ("", ""), "it is not built yet"
+    with pytest.raises(UsageError, match="needs its checksum"):
+        shop.would_be("disk", "https://a.test/disk")
 
 
 def test_pull_of_what_nobody_publishes(shop: Images) -> None:

@@ -19,6 +19,7 @@ machines:
   - name: "m{{index}}"
     count: {count}
     files: [{{path: /etc/motd, content: "ours\\n"}}, {{path: /etc/key, secret: "env:LOCK_KEY", mode: "0600"}}]
+    roles: [{{role: registry}}]
 """
 
 
@@ -54,14 +55,18 @@ def test_machines_of_one_lock_are_the_same(lab: Lab, cli: Cli, file: Path) -> No
     text = file.with_suffix(".lock").read_text()
     installed = cli("ssh", "m1", "dpkg-query -W -f '${Version}' docker.io")
     assert f"    engine: {installed}\n" in text
+    role = cli("ssh", "m1", "dpkg-query -W -f '${Version}' docker-registry")
+    assert f"      registry:\n        version: {role}\n" in text
     build = json.loads((cli.home / "images" / "rootfs" / IMAGE / "image.json").read_text())["build"]
     assert f"      name: {IMAGE}\n      build: {build}\n" in text
 
     # held to it from now on, and another one is made of it
     write(lab, file, 2)
-    assert "~ engine.version: none -> " in cli("plan", *fleet, "--locked")
+    said = cli("plan", *fleet, "--locked")
+    assert "~ engine.version: none -> " in said
+    assert "~ roles.registry\n" in said
     cli("apply", *fleet, "--yes", "--locked")
-    assert {cli("ssh", name, "apt-mark showhold") for name in ("m1", "m2")} == {"docker.io\n"}
+    assert {cli("ssh", name, "apt-mark showhold") for name in ("m1", "m2")} == {"docker-registry\ndocker.io\n"}
     assert cli("plan", *fleet, "--locked") == cli("plan", *fleet) == "ci: 2 unchanged\n"
     first, second = (cli("manifest", name) for name in ("m1", "m2"))
     assert first == second
@@ -69,6 +74,7 @@ def test_machines_of_one_lock_are_the_same(lab: Lab, cli: Cli, file: Path) -> No
     found = json.loads(cli("manifest", "--json", "m1"))
     assert found["packages"]["docker.io"] == installed
     assert found["engine"]["package"] == f"docker.io {installed}"
+    assert found["roles"]["registry"]["versions"] == {"docker-registry": role}
     assert found["files"]["/etc/key"] == "secret 0600 root:root"
     assert len(found["packages"]) > 100
 
