@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -95,8 +97,8 @@ def make(
     `targets` are acted upon, all if none are given; those in `replace` are made anew. Raises UsageError for a name
     that is none, MachinekitError when a machine of the file is not the fleet's.
     """
-    wanted = {machine.name: machine for machine in fleet.machines}
     owned = {name: record for name, record in records.items() if record.fleet == fleet.name}
+    wanted = {machine.name: machine for machine in _as_recorded(fleet.machines, owned)}
     _check_names([*targets, *replace], {**wanted, **owned})
     _check_owners(fleet, records)
     changes = [
@@ -105,6 +107,17 @@ def make(
     ]
     changes += [Change(name, Action.REMOVE, record.driver) for name, record in owned.items() if name not in wanted]
     return Plan(fleet.name, tuple(change for change in changes if not targets or change.name in targets))
+
+
+def _as_recorded(machines: Iterable[Wanted], records: Mapping[str, Machine]) -> Iterator[Wanted]:
+    """The machines with what an earlier lock has pinned on them, worked out once for all that are alike."""
+    known: dict[tuple[str, str], Wanted] = {}
+    for machine in machines:
+        record = records.get(machine.name)
+        key = (machine.group, json.dumps(record.pins, sort_keys=True) if record else "")
+        if key not in known:
+            known[key] = machine.as_recorded(record) if record else machine
+        yield dataclasses.replace(known[key], name=machine.name)
 
 
 def _check_names(names: Iterable[str], known: Collection[str]) -> None:
@@ -129,7 +142,6 @@ def _change(wanted: Wanted, record: Machine | None, drift: Sequence[Difference],
     name, driver = wanted.name, wanted.driver
     if record is None:
         return Change(name, Action.CREATE, driver)
-    wanted = wanted.as_recorded(record)
     differences = (*_differences(wanted, record), *_birth_differences(wanted, record))
     if record.swarm != swarm_role:
         differences += (Difference("swarm", record.swarm, swarm_role),)

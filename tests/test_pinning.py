@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from machinekit import fleet, lockfile, pinning
+from machinekit import fleet, lockfile, pinning, plan
 from machinekit.errors import MachinekitError, UntrustedError, UsageError
 from machinekit.fleetfile import Fleet
 from machinekit.imagestore import ABOUT
 from machinekit.lockfile import Lock
+from machinekit.machine import Machine, Phase
 from machinekit.pins import PinnedImage, Pins
 from machinekit.plan import Action, Difference, Plan
 from machinekit.store import Store
@@ -252,6 +254,22 @@ machines:
     assert exact.pinned(pins).setup == exact.setup
     with pytest.raises(UsageError, match=r"role gitlab-runner cannot be as it was locked: .*version"):
         web.pinned(Pins(roles={"gitlab-runner": {"version": "$(id)"}}))
+
+
+def test_a_plan_of_many_that_are_pinned_is_quick(file: Path) -> None:
+    use = "{role: gitlab-runner, url: 'https://gitlab.test', token: env:TOKEN}"
+    text = f"version: 1\nname: ci\nmachines: [{{name: 'm{{index}}', count: 300, driver: container, roles: [{use}]}}]\n"
+    wanted = loaded(file, text)
+    pins = Pins(engine=OLD, roles={"gitlab-runner": {"version": "17.5.0-1"}})
+    like = wanted.machines[0].pinned(pins).to_json()
+    about = {key: like[key] for key in ("options", "spec", "setup", "pins")}
+    records = {
+        each.name: Machine(each.name, each.name, "container", "", "", fleet="ci", phase=Phase.READY, **about)
+        for each in wanted.machines
+    }
+    started = time.monotonic()
+    assert not plan.make(wanted, records, {}).actions
+    assert time.monotonic() - started < 5, "each of them would take a twentieth of a second"
 
 
 # --- images of this computer
