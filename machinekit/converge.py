@@ -71,12 +71,16 @@ def detect_system(work: Work) -> None:
         raise RemoteError(f"{work.facts.system} runs {work.facts.init!r} as its init system, which is not one we know")
 
 
-def look(work: Work) -> None:
-    """Hear from a host what is on it; nothing is changed. Raises what `ssh.connect` and `Connection.run` raise."""
+def look(work: Work, more: str = "") -> list[str]:
+    """Hear from a host what is on it, and what `more` of a script says, in one execution; nothing is changed.
+
+    Returns the lines that were said. Raises what `ssh.connect` and `Connection.run` raise.
+    """
     with contextlib.closing(work.connected()) as connection:
-        lines = connection.run(engine.probe_script() + outfit.probe_script(work), patience=LOOK)
+        lines = connection.run(engine.probe_script() + outfit.probe_script(work) + more, patience=LOOK)
     work.connection = None
     work.facts, work.carried = engine.parse_facts(lines), carry.parse_carried(lines)
+    return lines
 
 
 def install_engine(work: Work) -> None:
@@ -84,8 +88,11 @@ def install_engine(work: Work) -> None:
 
     The lines above are the package manager's; mend what they name and create again.
     """
-    if packages.installed(work.spec, work.facts):
+    exchanged = work.newborn and packages.is_of_another_version(work.spec, work.facts)
+    if packages.installed(work.spec, work.facts) and not exchanged:
         _keep_engine(work)
+        if work.newborn and work.spec.version:  # it came with the image
+            work.execute(packages.hold_script(work.spec, work.facts), INSTALL)
         return
     packages.check_room(work.facts)
     version = ""

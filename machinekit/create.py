@@ -11,6 +11,7 @@ from machinekit import certificates, cloudinit, converge, drivers, hostkey, imag
 from machinekit.drivers import flag
 from machinekit.errors import MachinekitError, PreCheckError, SpecChangedError, UsageError
 from machinekit.machine import Birth, Image, Machine, Phase
+from machinekit.pins import NO_PINS, Pins
 from machinekit.provider import Options
 from machinekit.setup import NOTHING, Setup, parse_setup
 from machinekit.spec import Spec, check_name, engine_flag, storable
@@ -37,12 +38,14 @@ def create(
     spec: Spec,
     progress: Progress,
     setup: Setup = NOTHING,
+    pins: Pins = NO_PINS,
     fleet: str = "",
     agreed: bool = False,
 ) -> list[str]:
     """Make the machine `name` and its engine, and return what was done, in words; empty means "unchanged".
 
-    The same call again goes on where the last one stopped. A server that is in use is changed when that is `agreed`, or
+    `pins` are what a lock has made exact of the options; spec and setup have it already. The same call again goes on
+    where the last one stopped. A server that is in use is changed when that is `agreed`, or
     else when the person who is asked agrees. Raises SpecChangedError when the machine exists with other options,
     PreCheckError when the driver refuses before anything is made.
     """
@@ -58,12 +61,13 @@ def create(
             options=storable(options),
             spec=spec.model_dump(mode="json"),
             setup=setup.model_dump(mode="json"),
+            pins=pins.to_json(),
             fleet=fleet,
         )
         machine = _reserved(store, wanted)
         work = Work(store, machine, progress, agreed)
         # a driver's secrets are not in the record: the ones given now count
-        work.driver.options = options
+        work.driver.options = pins.of_options(options)
         try:
             run(work, (*(_once(step) for step in BIRTH if step.__name__ not in machine.done), *converge.steps(work)))
         except (PreCheckError, UsageError):
@@ -167,16 +171,19 @@ def _image(work: Work) -> Image:
     kind = work.driver.capabilities.image
     wanted, checksum = _wanted_image(work, library), work.driver.image_checksum
     image = library.ensure(kind, wanted, work.note, work.part, checksum=checksum)
+    if pinned := Pins(**work.machine.pins).image:
+        pinned.check(image.digest, "" if image.digest else image.build)
     work.machine.image = f"{kind}/{image.name}"
     work.save()
     return image
 
 
 def _wanted_image(work: Work, library: images.Images) -> str:
-    """The name, path or URL asked for, or the default's name."""
-    kind = work.driver.capabilities.image
-    baked = work.spec.engine == "distro" and not work.spec.version
-    return work.driver.image or library.default(kind, engine=baked)
+    """The name, path or URL asked for, or the default's name, which a lock remembers."""
+    kind, pinned = work.driver.capabilities.image, Pins(**work.machine.pins).image
+    if pinned and not work.driver.image:
+        return pinned.name
+    return work.driver.image or library.default(kind, engine=work.spec.takes_any_engine)
 
 
 def _copy_certificates(work: Work) -> None:
@@ -197,7 +204,8 @@ def _reserved(store: Store, wanted: Machine) -> Machine:
         store.reserve(wanted)
         return wanted
     machine = store.load(wanted.name)
-    if machine.phase is Phase.CREATING and _flags(machine) != _flags(wanted) and not _has_begun(machine):
+    same = (_flags(machine), machine.pins) == (_flags(wanted), wanted.pins)
+    if machine.phase is Phase.CREATING and not same and not _has_begun(machine):
         store.remove(wanted.name)  # nothing is made yet: what is asked for now counts
         store.reserve(wanted)
         return wanted
@@ -205,7 +213,7 @@ def _reserved(store: Store, wanted: Machine) -> Machine:
     if machine.phase is Phase.CREATING and machine.fleet == wanted.fleet and not settled:
         # no engine is in use yet: a refused setting can be mended without starting over
         after = parse_setup(machine.setup).followed_by(parse_setup(wanted.setup))
-        machine.spec, machine.setup = wanted.spec, after.model_dump(mode="json")
+        machine.spec, machine.setup, machine.pins = wanted.spec, after.model_dump(mode="json"), wanted.pins
         store.save(machine)
     _refuse_changes(machine, wanted)
     return machine

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import dotenv
 
-from machinekit import converge, create, drift, fleetfile, lifecycle, outfit, packages, plan, swarming, upgrade
+from machinekit import converge, create, drift, fleetfile, lifecycle, outfit, packages, pinning, plan, swarming, upgrade
 from machinekit.errors import MachinekitError, UsageError
 from machinekit.fleetfile import Fleet, Wanted
+from machinekit.pins import Pins
 from machinekit.plan import Action, Change, Plan
 from machinekit.store import Store
 from machinekit.work import Progress, run, working_on
@@ -43,7 +44,7 @@ def make_plan(
 ) -> Plan:
     """What `apply` would do. Without `refresh` the records are believed.
 
-    Raises what `plan.make` and `drift.look` do.
+    Raises what `plan.make`, `drift.look` and `pinning.check_images` do.
     """
     records = {name: store.load(name) for name in store.names()}
     ours = [
@@ -52,7 +53,10 @@ def make_plan(
     seen = drift.look(store, ours) if refresh else {}
     if refresh and fleet.managers:
         swarming.look(store, fleet, seen)
-    return plan.make(fleet, records, seen, targets=targets, replace=replace)
+    made = plan.make(fleet, records, seen, targets=targets, replace=replace)
+    born = [change.name for change in made.actions if change.action in (Action.CREATE, Action.REPLACE)]
+    pinning.check_images(store, [wanted for wanted in fleet.machines if wanted.name in born])
+    return made
 
 
 def alone(store: Store, name: str, doing: str, progress: Progress, patience: float) -> AbstractContextManager[None]:
@@ -80,6 +84,8 @@ def carry_out(
         if store.exists(change.name):
             lifecycle.remove(store, change.name, progress)
         done.append("removed")
+    if wanted and store.exists(change.name):
+        wanted = wanted.as_recorded(store.load(change.name))
     if wanted and change.action in (Action.CREATE, Action.REPLACE):
         done += create.create(
             store,
@@ -88,6 +94,7 @@ def carry_out(
             options=wanted.options,
             spec=wanted.spec,
             setup=wanted.setup,
+            pins=wanted.pins,
             fleet=fleet,
             progress=progress,
             agreed=agreed,
@@ -108,6 +115,7 @@ def _change(store: Store, wanted: Wanted, progress: Progress, *, upgrades: bool)
         outfit.change(work, wanted.setup)
         run(work, converge.steps(work))
         work.machine.spec = work.spec.model_dump(mode="json")
+        work.machine.pins = wanted.pins.on(Pins(**work.machine.pins)).to_json()
         work.save()
         done = work.changed
     if upgrades:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from pydantic import ValidationError
 
 from machinekit import drivers, fileerrors, fleetform, yamlfile
 from machinekit.errors import MachinekitError, UsageError, nearest
-from machinekit.provider import Options, absolute
+from machinekit.machine import Machine
+from machinekit.pins import NO_PINS, Pins
+from machinekit.provider import OptionInfo, Options, absolute
 from machinekit.setup import NOTHING, Setup, parse_setup
 from machinekit.spec import Spec, engine_flag, in_words_of, parse_options, parse_spec, storable
 from machinekit.swarmstate import MOST, Roster
@@ -22,7 +25,7 @@ from machinekit.swarmstate import MOST, Roster
 
 @dataclass(frozen=True)
 class Wanted:
-    """One machine as the file wants it."""
+    """One machine as the file wants it. `group` is the name in its entry, `pins` are what a lock says of it."""
 
     name: str
     driver: str
@@ -30,6 +33,16 @@ class Wanted:
     spec: Spec
     setup: Setup
     labels: Mapping[str, str]
+    group: str
+    pins: Pins = NO_PINS
+
+    def pinned(self, pins: Pins) -> Wanted:
+        """The same with what the pins say where the file leaves it open."""
+        return dataclasses.replace(self, spec=pins.of_spec(self.spec), setup=pins.of_setup(self.setup), pins=pins)
+
+    def as_recorded(self, record: Machine) -> Wanted:
+        """The same: without a lock, what an earlier one has pinned on the machine stays as it is."""
+        return self if self.pins != NO_PINS or not record.pins else self.pinned(Pins(**record.pins))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data without secrets."""
@@ -40,6 +53,8 @@ class Wanted:
             "spec": self.spec.model_dump(mode="json"),
             "setup": self.setup.model_dump(mode="json"),
             "labels": dict(self.labels),
+            "group": self.group,
+            "pins": self.pins.to_json(),
         }
 
     @classmethod
@@ -48,8 +63,8 @@ class Wanted:
         options = parse_options(
             data["driver"], drivers.load(data["driver"]), _with_secrets(data["driver"], data["options"])
         )
-        spec, setup = Spec(**data["spec"]), parse_setup(data["setup"])
-        return cls(data["name"], data["driver"], options, spec, setup, data["labels"])
+        spec, setup, pins = Spec(**data["spec"]), parse_setup(data["setup"]), Pins(**data["pins"])
+        return cls(data["name"], data["driver"], options, spec, setup, data["labels"], data["group"], pins)
 
 
 @dataclass(frozen=True)
@@ -146,7 +161,7 @@ class _Expansion:
         setup = self._setup(driver, entry, path)
         if len(self._problems) > before or options is None or spec is None or setup is None:
             return None
-        return Wanted("", driver, options, spec, setup, labels)
+        return Wanted("", driver, options, spec, setup, labels, entry.name)
 
     def _options(self, driver: str, entry: Any, path: yamlfile.Path) -> Options | None:
         try:
@@ -260,21 +275,27 @@ def _with_absolute_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Paths are relative to the file, not to where somebody happens to be."""
     for entry in _entries(data):
         for name in set(drivers.names()) & entry.keys():
-            paths = {field for field, info in drivers.load(name).Options.infos().items() if info.check is absolute}
-            _make_absolute(entry[name], paths, folder)
-        _make_absolute(entry.get("engine"), {"tls_ca_cert", "tls_ca_key"}, folder)
+            _make_absolute(entry[name], {key: info.check for key, info in _infos(name).items() if info.check}, folder)
+        _make_absolute(entry.get("engine"), dict.fromkeys(("tls_ca_cert", "tls_ca_key"), absolute), folder)
     return data
 
 
-def _make_absolute(values: Any, keys: Iterable[str], folder: Path) -> None:
-    for key in keys:
-        if isinstance(values, dict) and isinstance(values.get(key), str) and values[key]:
-            values[key] = str(folder / values[key])  # ~ is for the option's own check to see
+def _make_absolute(values: Any, checks: Mapping[str, Callable[[Any], Any]], folder: Path) -> None:
+    """Change the values that their option's check would take for relative paths."""
+    for key, check in checks.items():
+        text = values.get(key) if isinstance(values, dict) else None
+        if isinstance(text, str) and text and not text.startswith("~"):
+            with suppress(ValueError, TypeError):  # which are said of the value later, with its place
+                values[key] = str(folder / text) if check(text) == absolute(text) else text
+
+
+def _infos(driver: str) -> dict[str, OptionInfo]:
+    return drivers.load(driver).Options.infos()
 
 
 def _with_secrets(driver: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Options with the secret ones, which only the environment has."""
-    infos = drivers.load(driver).Options.infos()
+    infos = _infos(driver)
     found = {field: drivers.variable(driver, field, info.aliases) for field, info in infos.items() if info.secret}
     return {**values, **{field: os.environ[variable] for field, variable in found.items() if variable}}
 
@@ -284,7 +305,7 @@ def _about_key(path: yamlfile.Path) -> str:
     driver, field = (str(part) for part in path[-2:]) if len(path) > 1 else ("", "")
     if driver not in drivers.names():
         return ""
-    info = drivers.load(driver).Options.infos().get(field)
+    info = _infos(driver).get(field)
     return (
         f": it is a secret, set ${drivers.variables(driver, field, info.aliases)[-1]}" if info and info.secret else ""
     )

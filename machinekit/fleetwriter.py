@@ -6,9 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
-
-from machinekit import drivers
+from machinekit import drivers, yamlfile
 from machinekit.machine import Machine
 from machinekit.setup import parse_setup
 from machinekit.spec import Spec
@@ -31,7 +29,7 @@ def written(machines: Iterable[Machine]) -> str:
     data["machines"] = [_machine(machine) for machine in found]
     if registries:
         data["registries"] = list(registries.values())
-    return yaml.safe_dump(_escaped(data), sort_keys=False, allow_unicode=True, width=120)
+    return yamlfile.written(data)
 
 
 def _machine(machine: Machine) -> dict[str, Any]:
@@ -56,12 +54,3 @@ def _options(machine: Machine) -> dict[str, Any]:
 
 def _setup(machine: Machine) -> dict[str, Any]:
     return parse_setup(machine.setup).model_dump(mode="json", exclude_defaults=True, exclude=HIDDEN)
-
-
-def _escaped(data: Any) -> Any:
-    """A dollar sign would begin a variable."""
-    if isinstance(data, dict):
-        return {key: _escaped(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [_escaped(value) for value in data]
-    return data.replace("$", "$$") if isinstance(data, str) else data

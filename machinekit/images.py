@@ -124,15 +124,31 @@ class Images(ImageStore):
             here = self.find(DISK, name)
             if here and not again:
                 return self._used(here, say)
-            entry = self.published[name]
-            where = catalogue.places(entry, _mirror())
+            where = catalogue.places(self.published[name], _mirror())
             say(f"pulling {name} from {web.host(where.image)}")
-            digest = catalogue.digest(_checksums(entry, where), entry.file)
+            digest = self._offered(name)
             if here and here.digest == digest:
                 self.verify(here)
                 say(f"{name} is here already and the publisher has nothing newer")
                 return here
             return self._download(name, where.image, digest, say, part)
+
+    def would_be(self, kind: str, wanted: str, checksum: str = "") -> tuple[str, str]:
+        """Digest and build of what `ensure` gives, without having it; both empty for what is not made yet.
+
+        A publisher is asked for its list of checksums at most.
+        """
+        if kind == DISK and is_own(wanted):
+            self.check(kind, wanted, checksum)
+            return catalogue.canonical(checksum) if checksum else digest_of(Path(wanted), "sha256:"), ""
+        if image := self.find(kind, wanted):
+            return image.digest, "" if image.digest else image.build
+        return self._offered(wanted) if kind == DISK and wanted in self.published else "", ""
+
+    def _offered(self, name: str) -> str:
+        """The digest of the image that its publisher has now."""
+        entry = self.published[name]
+        return catalogue.digest(_checksums(entry, catalogue.places(entry, _mirror())), entry.file)
 
     def take(self, wanted: str, checksum: str, say: Say, part: Say = _quiet) -> Image:
         """An image of the user's own, from a path or a URL, kept under its digest."""

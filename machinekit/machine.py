@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 2  # 1 had neither setup nor fleet
+SCHEMA = 2  # 1 had neither setup nor fleet nor pins
 
 
 class State(StrEnum):
@@ -50,11 +50,11 @@ class Machine:
     """One machine: who it is, what was asked for, how far it got, where it answers.
 
     `options` are the driver's, `spec` is the engine's, `setup` is what the machine carries beside it, all as plain
-    JSON. `fleet` names the file that the machine is from; empty for one that was made by hand. `swarm` is
-    what it was last made in the fleet's Swarm: "manager", "worker", or nothing. `url` is the engine's
-    address as DOCKER_HOST wants it; empty until the driver told the address. `peer_address` is where the machines of
-    the same network reach it, when that is another one. From `renewal_due` on the certificates want to be renewed;
-    empty while there are none of ours.
+    JSON. `pins` is what a lock has made exact of them. `fleet` names the file that the machine is from; empty for one
+    that was made by hand. `swarm` is what it was last made in the fleet's Swarm: "manager", "worker", or nothing.
+    `url` is the engine's address as DOCKER_HOST wants it; empty until the driver told the address. `peer_address` is
+    where the machines of the same network reach it, when that is another one. From `renewal_due` on the certificates
+    want to be renewed; empty while there are none of ours.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Machine:
     options: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
     setup: dict[str, Any] = field(default_factory=dict)
+    pins: dict[str, Any] = field(default_factory=dict)
     fleet: str = ""
     swarm: str = ""
     phase: Phase = Phase.CREATING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from machinekit.engine import Facts
@@ -80,6 +81,12 @@ def install_script(spec: Spec, facts: Facts, version: str = "", *, held: bool = 
     return f"set -e\n{marker}( {script})\nrm /var/lib/machinekit/installing\n"
 
 
+def hold_script(spec: Spec, facts: Facts) -> str:
+    """The script that tells the package manager to leave the version alone that is there."""
+    system, names, _ = _source(spec, facts)
+    return f"( {_prelude(system)}packages_hold {shlex.join(names)} )\n"
+
+
 def offers_script(spec: Spec, facts: Facts) -> str:
     """The script whose output `parse_offers` reads: it installs no engine and leaves no repository behind."""
     system, names, settings = _source(spec, facts)
@@ -123,6 +130,11 @@ def is_version(wanted: str, version: str) -> bool:
     return version == wanted or short(version) == wanted
 
 
+def newest(versions: Iterable[str]) -> str:
+    """The newest of one package's versions, by their numbers."""
+    return max(versions, key=lambda version: [int(number) for number in re.findall(r"\d+", version)])
+
+
 def short(version: str) -> str:
     """The engine's version in a package's."""
     return re.split(r"[-~+_]", _without_epoch(version), maxsplit=1)[0]
@@ -143,6 +155,14 @@ def installed(spec: Spec, facts: Facts) -> bool:
     if spec.engine == "none" and not facts.dockerd:
         raise EngineError("there is no dockerd on the host, and --engine none installs none", "install one first")
     return bool(facts.dockerd)
+
+
+def is_of_another_version(spec: Spec, facts: Facts) -> bool:
+    """Whether the engine is from the source that was asked for, and not in the version."""
+    package, _, version = facts.package.partition(" ")
+    if not spec.version or not facts.dockerd:
+        return False
+    return package in _source(spec, facts)[1] and not is_version(spec.version, version)
 
 
 def departure(spec: Spec, facts: Facts) -> str:

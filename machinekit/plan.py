@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +12,7 @@ from typing import Any
 from machinekit.errors import MachinekitError, UsageError, nearest
 from machinekit.fleetfile import Fleet, Wanted
 from machinekit.machine import Machine, Phase
+from machinekit.pins import NO_PINS, Pins
 from machinekit.setup import Setup, parse_setup
 from machinekit.spec import Spec, storable
 
@@ -94,8 +97,8 @@ def make(
     `targets` are acted upon, all if none are given; those in `replace` are made anew. Raises UsageError for a name
     that is none, MachinekitError when a machine of the file is not the fleet's.
     """
-    wanted = {machine.name: machine for machine in fleet.machines}
     owned = {name: record for name, record in records.items() if record.fleet == fleet.name}
+    wanted = {machine.name: machine for machine in _as_recorded(fleet.machines, owned)}
     _check_names([*targets, *replace], {**wanted, **owned})
     _check_owners(fleet, records)
     changes = [
@@ -104,6 +107,17 @@ def make(
     ]
     changes += [Change(name, Action.REMOVE, record.driver) for name, record in owned.items() if name not in wanted]
     return Plan(fleet.name, tuple(change for change in changes if not targets or change.name in targets))
+
+
+def _as_recorded(machines: Iterable[Wanted], records: Mapping[str, Machine]) -> Iterator[Wanted]:
+    """The machines with what an earlier lock has pinned on them, worked out once for all that are alike."""
+    known: dict[tuple[str, str], Wanted] = {}
+    for machine in machines:
+        record = records.get(machine.name)
+        key = (machine.group, json.dumps(record.pins, sort_keys=True) if record else "")
+        if key not in known:
+            known[key] = machine.as_recorded(record) if record else machine
+        yield dataclasses.replace(known[key], name=machine.name)
 
 
 def _check_names(names: Iterable[str], known: Collection[str]) -> None:
@@ -128,7 +142,7 @@ def _change(wanted: Wanted, record: Machine | None, drift: Sequence[Difference],
     name, driver = wanted.name, wanted.driver
     if record is None:
         return Change(name, Action.CREATE, driver)
-    differences = tuple(_differences(wanted, record))
+    differences = (*_differences(wanted, record), *_birth_differences(wanted, record))
     if record.swarm != swarm_role:
         differences += (Difference("swarm", record.swarm, swarm_role),)
     if record.phase is Phase.REMOVING:
@@ -156,6 +170,20 @@ def _differences(wanted: Wanted, record: Machine) -> Iterator[Difference]:
         if old[field] != after:
             yield Difference(_key(field), old[field], after, replaces=field in REPLACING)
     yield from _setup_differences(parse_setup(record.setup), wanted.setup)
+
+
+def _birth_differences(wanted: Wanted, record: Machine) -> Iterator[Difference]:
+    """How the lock that a machine was born with differs; one that was born without a lock may stay."""
+    pins = Pins(**record.pins)
+    locked_at_birth = pins.of_birth() != NO_PINS.of_birth() or record.phase is Phase.CREATING
+    if record.driver != wanted.driver or not locked_at_birth:
+        return
+    for field in dict.fromkeys([*pins.options, *wanted.pins.options]):
+        old, new = pins.options.get(field), wanted.pins.options.get(field)
+        if old != new:
+            yield Difference(f"{wanted.driver}.{field}", old or "", new or "", replaces=True)
+    if pins.image != wanted.pins.image:
+        yield Difference("image", str(pins.image or ""), str(wanted.pins.image or ""), replaces=True)
 
 
 def _options(record: Machine, wanted: Wanted) -> dict[str, Any]:

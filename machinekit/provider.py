@@ -151,6 +151,7 @@ class Driver(ABC, Generic[OptionsT]):
     Options: ClassVar[type[Options]]
     capabilities: ClassVar[Capabilities] = Capabilities()
     not_taken: ClassVar[dict[str, str]] = {}  # Docker Machine's flags for credentials: the variables to set instead
+    floating: ClassVar[tuple[str, ...]] = ()  # the options that name, and no more, what a machine is made of
 
     def __init__(self, machine: Machine, options: OptionsT, directory: Path, save: Callable[[], None]) -> None:
         self.machine = machine
@@ -251,6 +252,14 @@ class Driver(ABC, Generic[OptionsT]):
     def release(self, resource: Resource) -> None:
         """Remove one journalled resource; success when it was never made or is gone."""
         raise NotImplementedError
+
+    @classmethod
+    def pinned(cls, options: Any) -> dict[str, str]:
+        """The options, among these, that would say exactly what they only name now, such as an image's id.
+
+        Images that `capabilities.image` speaks of are the core's to tell. Raises PreCheckError when that is not one.
+        """
+        return {}
 
     # --- many machines at once
 

@@ -30,6 +30,8 @@ from machinekit.settings import (
 )
 from machinekit.store import NAME
 
+VERSION = r"^([0-9][0-9A-Za-z.:~+_-]*)?$"  # of a package, or nothing
+
 
 def check_name(name: str) -> str:
     """The name, when it is one a machine can have; raises UsageError."""
@@ -53,7 +55,7 @@ class Spec(BaseModel):
     install_url: WebAddress = Field(default="", description="the script to install the engine with (--engine script)")
     version: str = Field(
         default="",
-        pattern=r"^([0-9][0-9A-Za-z.:~+_-]*)?$",
+        pattern=VERSION,
         description="exact version, held against upgrades, such as 29.1.2 (--engine docker or distro)",
     )
     repository: WebAddress = Field(
@@ -81,6 +83,11 @@ class Spec(BaseModel):
             return {}
         direct = ",".join(dict.fromkeys(["localhost", "127.0.0.1", "::1", *self.no_proxy]))
         return {"HTTP_PROXY": self.proxy, "HTTPS_PROXY": self.proxy, "NO_PROXY": direct}
+
+    @property
+    def takes_any_engine(self) -> bool:
+        """Whether the distribution's engine will do as it is in an image."""
+        return self.engine == "distro" and not self.version
 
     def model_post_init(self, context: Any) -> None:
         """Refuse what no single field can see."""

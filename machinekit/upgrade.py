@@ -41,7 +41,8 @@ def _exchange(work: Work, to: str) -> None:
     spec, facts, remembered = work.spec, work.facts, work.spec.version
     old = packages.version_there(spec, facts)
     offers = converge.ask_versions(work)
-    new = packages.choose(to or remembered, offers, packages.what(spec, facts))
+    wanted = to or remembered
+    new = old if wanted == old else packages.choose(wanted, offers, packages.what(spec, facts))
     pinned = "" if to == packages.LATEST else to or remembered
     if new == old and pinned == remembered:
         return
@@ -96,4 +97,6 @@ def _run(work: Work, install: str, undo: str = "") -> list[str]:
 def _remember(work: Work, version: str) -> None:
     work.spec = work.spec.model_copy(update={"version": version})
     work.machine.spec = work.spec.model_dump(mode="json")
+    if work.machine.pins.get("engine") != version:
+        work.machine.pins.pop("engine", None)  # whoever upgrades by hand leaves the lock
     work.save()

@@ -1,4 +1,4 @@
-"""Read YAML that people write: plain data, with the line and column of each part, and variables filled in.
+"""Read YAML that people write, as plain data with the place of each part and variables filled in; and write it.
 
 A part of the data is named by its path: ("machines", 0, "name").
 """
@@ -35,8 +35,13 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own way)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotes what either version of YAML would take for something else than a text."""
+
+
 for _tag, _form, _first in _CORE:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_form})$"), [*_first])
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_form})$"), [*_first])
 _Loader.yaml_implicit_resolvers.setdefault("", []).append(("tag:yaml.org,2002:null", re.compile("^$")))
 
 
@@ -72,6 +77,11 @@ def read(text: str, file: str, variables: Mapping[str, str]) -> Document:
     if node is not None:
         document.data = _Reader(document, variables).value(node, ())
     return document
+
+
+def written(data: Any) -> str:
+    """The YAML that `read` makes this data of again."""
+    return str(yaml.dump(_escaped(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
 class _Reader:
@@ -154,3 +164,12 @@ class _Reader:
 
 def _place(node: yaml.Node) -> tuple[int, int]:
     return node.start_mark.line + 1, node.start_mark.column + 1
+
+
+def _escaped(data: Any) -> Any:
+    """A dollar sign would begin a variable."""
+    if isinstance(data, dict):
+        return {key: _escaped(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_escaped(value) for value in data]
+    return data.replace("$", "$$") if isinstance(data, str) else data

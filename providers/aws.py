@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
+from machinekit.errors import PreCheckError
 from machinekit.machine import Birth, Resource
 from machinekit.provider import ENGINE_PORT
 
@@ -52,6 +53,7 @@ class Aws(Cloud[AwsOptions]):
     }
     account_options: ClassVar[tuple[str, ...]] = ("region", "profile", "endpoint")
     advice = awsplaces.ADVICE
+    floating = ("image", "region", "instance_type")
 
     @classmethod
     def connect(cls, options: Any) -> Any:
@@ -73,6 +75,19 @@ class Aws(Cloud[AwsOptions]):
         groups = awsplaces.groups(api, options.security_group, subnets[0].vpc)
         allowed = () if groups else options.allow or (self._caller(subnets[0]),)
         return Choice(architectures, images, subnets, groups, allowed)
+
+    @classmethod
+    def pinned(cls, options: Any) -> dict[str, str]:
+        """The AMI that the family means now."""
+        api = cls._open(options)
+        needed = sorted(set(awsplaces.architectures(api, tuple(options.instance_type)).values()))
+        images = awsimages.find(api, options.image, options.region, needed)
+        if len(needed) > 1:
+            raise PreCheckError(
+                f"instance types of {' and '.join(needed)} have no image in common, so that none can be locked",
+                "give instance types of one architecture",
+            )
+        return {"image": images[needed[0]].id}
 
     def remarks(self) -> list[str]:
         """Who gets in."""

@@ -67,6 +67,7 @@ class Container(Driver[ContainerOptions]):
 
     Options = ContainerOptions
     capabilities = Capabilities(image="rootfs")
+    floating = ("image",)
 
     @property
     def ssh_user(self) -> str:

@@ -39,6 +39,7 @@ class OpenStack(Cloud[OpenStackOptions]):
     }
     account_options: ClassVar[tuple[str, ...]] = ("cloud", "region", "auth_url", "project")
     advice = openstacklogin.ADVICE
+    floating = ("image", "cloud", "region", "auth_url", "project")
     _server = ""  # the id, once this process was given it
 
     @classmethod
@@ -75,6 +76,11 @@ class OpenStack(Cloud[OpenStackOptions]):
             server_group=server_group,
         )
         return choice, flavor
+
+    @classmethod
+    def pinned(cls, options: Any) -> dict[str, str]:
+        """The id of the image: its name may be another's tomorrow."""
+        return {"image": str(openstackplaces.image(cls._open(options), options.image)["id"])}
 
     def remarks(self) -> list[str]:
         """Who gets in."""

@@ -70,6 +70,7 @@ class Qemu(Driver[QemuOptions]):
 
     Options = QemuOptions
     capabilities = Capabilities(image="disk")
+    floating = ("image", "image_checksum")
 
     @property
     def image(self) -> str:

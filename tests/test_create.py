@@ -77,7 +77,7 @@ def test_no_secret_gets_into_the_store(store: Store, told: Told, cloud: FakeClou
     fake(store, told)
     for path in store.home.rglob("*"):
         assert path.is_dir() or b"s3cret" not in path.read_bytes(), path
-    assert store.load("node1").options == {"size": 3, "tags": ["a"], "spot": False}
+    assert store.load("node1").options == {"size": 3, "tags": ["a"], "spot": False, "image": "newest"}
 
 
 @pytest.mark.parametrize("where", ["check", "create disk", "create", "find"])

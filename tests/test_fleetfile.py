@@ -84,6 +84,24 @@ def test_paths_are_found_from_the_file(tmp_path: Path) -> None:
         parse(HEAD + text, "machinekit.yaml", tmp_path, {})
 
 
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        ("./disk.qcow2", "{}/disk.qcow2"),
+        ("disks/a.raw", "{}/disks/a.raw"),
+        ("debian-12", "debian-12"),
+        ("/srv/disk.raw", "/srv/disk.raw"),
+        ("https://a.test/b", "https://a.test/b"),
+        ("~/disk.raw", "/home/me/disk.raw"),
+    ],
+)
+def test_what_may_be_a_path_or_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: str, found: str) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    text = f"machines: [{{name: a, driver: qemu, qemu: {{image: '{image}', image_checksum: 'sha256:{'0' * 64}'}}}}]\n"
+    options = parse(HEAD + text, "machinekit.yaml", tmp_path, {}).machines[0].options
+    assert options.image == found.format(tmp_path)  # type: ignore[attr-defined]
+
+
 def test_roles_are_held_to_their_own_options(tmp_path: Path) -> None:
     (tmp_path / "install").write_text("true")
     (tmp_path / "app").mkdir()

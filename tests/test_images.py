@@ -190,6 +190,24 @@ def test_pull_again_gets_what_is_new_alone(shop: Images, publisher: Publisher) -
     assert left(shop) == [NAME]
 
 
+def test_what_it_would_be_is_known_before_it_is_pulled(shop: Images, publisher: Publisher, tmp_path: Path) -> None:
+    digest = publisher.publish(CONTENT)
+    assert shop.would_be("disk", NAME) == (digest, "")
+    assert left(shop) == []
+    assert not publisher.requests()
+    old = shop.pull(NAME, print)
+    newer = publisher.publish(disk(100_000))
+    assert shop.would_be("disk", NAME) == (old.digest, ""), "the one that is here is the one that is taken"
+    (tmp_path / "disk.raw").write_bytes(CONTENT)
+    assert shop.would_be("disk", str(tmp_path / "disk.raw")) == (digest, "")
+    assert shop.would_be("disk", "https://a.test/disk", newer) == (newer, "")
+    place(shop, "rootfs", "mine")
+    assert shop.would_be("rootfs", "mine") == ("", "build-of-mine")
+    assert shop.would_be("rootfs", "debian-12") == ("", ""), "it is not built yet"
+    with pytest.raises(UsageError, match="needs its checksum"):
+        shop.would_be("disk", "https://a.test/disk")
+
+
 def test_pull_of_what_nobody_publishes(shop: Images) -> None:
     with pytest.raises(UsageError, match=f'no image "test-2" is here, or can be had; did you mean {NAME}'):
         shop.pull("test-2", print)

@@ -21,6 +21,8 @@ LAYERS = (
     (
         *(
             "savedplan",
+            "pinning",
+            "manifest",
             "swarm",
             "swarming",
             "outfit",
@@ -38,6 +40,8 @@ LAYERS = (
     (
         *(
             "plan",
+            "lockfile",
+            "pins",
             "swarmplan",
             "swarmstate",
             "fleetwriter",

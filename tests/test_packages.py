@@ -216,6 +216,29 @@ def test_only_what_was_installed_from_the_source_is_upgraded() -> None:
         packages.version_there(Spec(), facts)
 
 
+@pytest.mark.parametrize(
+    ("spec", "package", "other"),
+    [
+        ({}, "docker.io 20.10.24-1", False),
+        ({"version": "20.10.24"}, "docker.io 20.10.24-1", False),
+        ({"version": "20.10.25"}, "docker.io 20.10.24-1", True),
+        ({"version": "20.10.25"}, "docker-ce 5:28.0.1-1", False),
+        ({"version": "20.10.25"}, "", False),
+        ({"engine": "none"}, "docker.io 20.10.24-1", False),
+    ],
+)
+def test_another_version_of_the_same_package(spec: dict[str, Any], package: str, other: bool) -> None:
+    facts = Facts(os_id="debian", package=package, dockerd="/usr/sbin/dockerd")
+    assert packages.is_of_another_version(Spec(**spec), facts) is other
+
+
+def test_the_newest_of_some() -> None:
+    debian = ["20.10.24+dfsg1-1+b3", "20.10.5+dfsg1-1+deb11u2", "20.10.24+dfsg1-1+deb12u1"]
+    assert packages.newest(debian) == "20.10.24+dfsg1-1+deb12u1"
+    docker = ["5:28.0.2-1~debian.12~bookworm", "5:28.0.10-1~debian.12~bookworm", "5:27.5.1-1~debian.12~bookworm"]
+    assert packages.newest(docker) == "5:28.0.10-1~debian.12~bookworm"
+
+
 STUB = """#!/bin/sh
 name=${0##*/}
 echo "$name $*" >>"$LOG"

@@ -58,12 +58,14 @@ SCRIPTS: dict[str, Callable[[], str]] = {
     ),
     "offers-docker-debian.sh": lambda: packages.offers_script(Spec(engine="docker"), DEBIAN),
     "offers-distro-alpine.sh": lambda: packages.offers_script(Spec(), ALPINE),
+    "hold-docker-rocky.sh": lambda: packages.hold_script(Spec(engine="docker"), Facts(os_id="rocky")),
     "configure-upgrade.sh": lambda: engine.configure_script([], DEBIAN, "uid", "echo new\n", "echo old\n"),
     "configure.sh": lambda: engine.configure_script(FILES, DEBIAN, "uid"),
     "replace-host-key.sh": lambda: render("ssh/replace-host-key.sh.j2", private="QUJD", public=f"AA {NASTY}"),
     "configure-nothing.sh": lambda: engine.configure_script([], DEBIAN, "uid"),
     "carried.sh": lambda: engine.probe_script() + samples.probe(),
     "carry.sh": samples.change,
+    "manifest.sh": lambda: static("manifest/probe.sh"),
     **samples.scripts(samples.SAMPLES),
 }
 READ = SCRIPTS | samples.scripts(samples.PLAIN, "-plain")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from machinekit.providers.generic import Generic
 from machinekit.providers.none import NoneOptions
 
 from machinekit.create import create
 from machinekit.errors import EngineError, MachinekitError, UsageError
+from machinekit.provider import Capabilities
 from machinekit.spec import Spec
 from machinekit.store import Store
 from machinekit.upgrade import upgrade
@@ -127,6 +129,32 @@ def test_a_new_machine_gets_the_version_or_an_error(store: Store, told: Told, ho
         adopt(store, told, host, version="20.10.26")
     adopt(store, told, host, engine="docker")
     assert any("is not from --engine docker; it stays as it is" in note for note in told.notes)
+
+
+@pytest.fixture
+def births(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers count as newly made, as those of a cloud do."""
+    monkeypatch.setattr(Generic, "capabilities", Capabilities())
+    monkeypatch.setattr(Generic, "carries_host_key", False)
+
+
+@pytest.mark.usefixtures("births")
+def test_the_engine_in_the_image_of_a_machine_that_is_born_is_exchanged(
+    store: Store, told: Told, host: FakeHost
+) -> None:
+    host.facts |= {"dockerd": "/usr/sbin/dockerd", "package": f"docker.io {OLD}"}
+    adopt(store, told, host, version="20.10.26")
+    assert host.facts["package"] == f"docker.io {NEW}"
+
+
+@pytest.mark.usefixtures("births")
+def test_the_version_in_the_image_of_a_machine_that_is_born_is_held(store: Store, told: Told, host: FakeHost) -> None:
+    host.facts |= {"dockerd": "/usr/sbin/dockerd", "package": f"docker.io {OLD}"}
+    held = "packages_hold docker.io )"
+    adopted = adopting(host)
+    create(store, "node1", driver="generic", options=adopted, spec=Spec(version="20.10.25"), progress=told)
+    assert any(held in script for script in host.scripts)
+    assert not any("packages_install docker.io=" in script for script in host.scripts)
 
 
 def test_what_others_installed_is_not_ours_to_upgrade(store: Store, told: Told) -> None:

@@ -52,6 +52,8 @@ COMMANDS = {
     "apply": "apply:Apply",
     "destroy": "apply:Destroy",
     "import": "fleetfile:Import",
+    "lock": "lock:Lock",
+    "manifest": "lock:Manifest",
     "image": "image:ImageCommand",
     "completion": "completion:Completion",
     "version": "version:Version",

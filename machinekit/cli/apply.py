@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from machinekit.cli.command import Command, confirm, store_of
+from machinekit.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ class Apply(Command):
     examples = (
         "Examples: machinekit apply\n"
         "          machinekit apply --yes --parallel 64\n"
+        "          machinekit apply --locked                 (exactly what machinekit.lock says)\n"
         "          machinekit apply --target runner-3 --replace runner-3\n"
         "          machinekit plan --out ci.plan && machinekit apply ci.plan"
     )
@@ -46,9 +48,11 @@ class Apply(Command):
 
         store = store_of(args)
         if args.plan:
+            if args.locked:
+                raise UsageError("a saved plan is locked, or it is not: --locked goes with plan --out")
             saved = savedplan.read(args.plan)
             return _under_lock(store, saved.fleet, args, lambda: saved.still_right(store))
-        wanted = fleet.fleet_of(args)
+        wanted = fleet.planned_fleet_of(args)
 
         def plan() -> Plan:
             return make_plan(store, wanted, refresh=not args.no_refresh, targets=args.target, replace=args.replace)

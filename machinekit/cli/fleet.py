@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from machinekit import pinning
 from machinekit.errors import UsageError
 from machinekit.fleet import FILE, load
 from machinekit.plan import Action, Difference, Plan
@@ -43,6 +44,7 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replace", action="append", default=[], metavar="NAME", help="make this machine anew, repeatable"
     )
+    parser.add_argument("--locked", action="store_true", help="exactly what the lock beside the file says, or nothing")
     parser.add_argument("--no-refresh", action="store_true", help="believe the records, do not look at the machines")
 
 
@@ -55,6 +57,12 @@ def fleet_of(args: argparse.Namespace) -> Fleet:
             raise UsageError(f"--var: {each!r} is not of the form NAME=VALUE")
         variables[name] = value
     return load(Path(args.file), variables)
+
+
+def planned_fleet_of(args: argparse.Namespace) -> Fleet:
+    """The same for a plan: with --locked as its lock has it."""
+    found = fleet_of(args)
+    return pinning.locked(found, Path(args.file)) if args.locked else found
 
 
 def print_plan(plan: Plan, stream: TextIO | None = None) -> None:

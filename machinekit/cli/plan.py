@@ -42,7 +42,7 @@ class Plan(Command):
 
         narrowed = {"refresh": not args.no_refresh, "targets": args.target, "replace": args.replace}
         try:
-            wanted = fleet.fleet_of(args)
+            wanted = fleet.planned_fleet_of(args)
             made = make_plan(store_of(args), wanted, **narrowed)
             if args.out:
                 save(args.out, wanted, made, **narrowed)

@@ -250,6 +250,15 @@ def test_an_instance_type_decides_the_architecture(bound: Bound) -> None:
     assert set(driver.choice.images) == {"arm64", "x86_64"}  # type: ignore[attr-defined]
 
 
+def test_a_family_is_locked_to_its_image(account: Ec2, bound: Bound) -> None:
+    driver = bound(image="debian")
+    pinned = Aws.pinned(driver.options)
+    assert pinned == {"image": driver.choice.images["x86_64"].id}  # type: ignore[attr-defined]
+    assert Aws.pinned(dataclasses.replace(driver.options, **pinned)) == pinned
+    with pytest.raises(PreCheckError, match="instance types of arm64 and x86_64 have no image in common"):
+        Aws.pinned(bound(instance_type=("t4g.small", "t3.small")).options)
+
+
 def test_types_and_markets_are_tried_in_order(account: Ec2, bound: Bound, birth: Birth) -> None:
     account.fill(("t3.small", "", ""), ("t3.medium", "", "spot"))
     driver = bound(instance_type=("t3.small", "t3.medium"), spot=True)

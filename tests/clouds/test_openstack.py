@@ -111,6 +111,15 @@ def test_machines_of_a_process_share_a_login_and_what_was_looked_up(server: Open
     assert set(asked.values()) == {1}, asked
 
 
+def test_a_name_is_locked_to_an_id(server: OpenStackServer, bound: Bound) -> None:
+    driver = bound()
+    pinned = OpenStack.pinned(driver.options)
+    assert pinned == {"image": driver.choice.image}  # type: ignore[attr-defined]
+    assert OpenStack.pinned(dataclasses.replace(driver.options, **pinned)) == pinned
+    with pytest.raises(PreCheckError, match="there are 2 images of the name twin"):
+        OpenStack.pinned(bound(image="twin").options)
+
+
 def test_one_call_for_two_hundred_machines(server: OpenStackServer, bound: Bound, birth: Birth) -> None:
     everyone = several(bound(), 200)
     for driver in everyone[:3]:

@@ -87,6 +87,12 @@ class DriverContract:
         assert dataclasses.asdict(again) == dataclasses.asdict(driver.options)
         again.check()
 
+    def test_what_floats_is_an_option(self, make: Make) -> None:
+        driver = make(lambda: None)
+        assert set(driver.floating) <= driver.Options.infos().keys()
+        if driver.capabilities.image:
+            assert driver.floating, "which image is meant is for a lock to tell"
+
     def test_requirements_are_told_in_lines(self, make: Make) -> None:
         driver = make(lambda: None)
         for check in type(driver).requirements(driver.options, "here"):

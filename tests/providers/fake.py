@@ -28,6 +28,7 @@ class FakeInstance:
     marks: dict[str, str]
     state: State = State.RUNNING
     address: str = "127.0.0.1"
+    image: str = ""
 
 
 @dataclass
@@ -37,13 +38,14 @@ class FakeCloud:
     `failing` requests have no effect; `lost` ones have it and fail, once; `dying` ones have it and kill their caller,
     once.
 
-    Instances are by uid, disks by name with their marks.
+    Instances are by uid, disks by name with their marks; `images` has the id that a name means now.
     """
 
     engine_port: int
     certificates: tuple[Path, Path, Path]
     instances: dict[str, FakeInstance] = field(default_factory=dict)
     disks: dict[str, dict[str, str]] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=lambda: {"newest": "image-1"})
     calls: Counter[str] = field(default_factory=Counter)
     failing: set[str] = field(default_factory=set)
     failing_once: set[str] = field(default_factory=set)
@@ -76,6 +78,7 @@ class FakeOptions(Options):
     size: int = option("size in GB, 100 % of which is yours", default=1, ge=1, le=64)
     tags: tuple[str, ...] = option("tag", default=(), aliases=("FAKE_TAGS",))
     spot: bool = option("take a cheap one that may vanish", default=False)
+    image: str = option("image", default="newest")
 
     def check(self) -> None:
         """What no single option can see."""
@@ -88,6 +91,7 @@ class Fake(Driver[FakeOptions]):
 
     Options = FakeOptions
     capabilities = Capabilities(ssh=False)
+    floating = ("image",)
     cloud: ClassVar[FakeCloud]
 
     @property
@@ -114,7 +118,14 @@ class Fake(Driver[FakeOptions]):
         with self._request("create disk"):
             self.cloud.disks.setdefault(disk, self.marks())
         with self._request("create"):
-            self.cloud.instances.setdefault(self.machine.uid, FakeInstance(self.marks()))
+            image = self.cloud.images.get(self.options.image, self.options.image)
+            self.cloud.instances.setdefault(self.machine.uid, FakeInstance(self.marks(), image=image))
+
+    @classmethod
+    def pinned(cls, options: Any) -> dict[str, str]:
+        """What the name means now."""
+        with cls.cloud.request("find image", options.token):
+            return {"image": cls.cloud.images.get(options.image, options.image)}
 
     def find(self) -> Instance | None:
         """By uid."""
