@@ -14,7 +14,7 @@ from machinekit.errors import MachinekitError
 from machinekit.store import Store
 from machinekit.work import Progress
 
-PARALLEL = 16
+PARALLEL = 32  # they wait for providers and hosts most of the time
 
 
 def each(

@@ -40,7 +40,7 @@ Bound = Callable[..., Driver[Any]]
 
 
 @pytest.fixture(scope="module")
-def image() -> Iterator[Future[Image]]:
+def engine_image() -> Iterator[Future[Image]]:
     """A system with an engine, built while the cloud is: each waits for disk and network most of the time.
 
     Where the cloud cannot run the tests are skipped, which CI takes for a failure.
@@ -52,16 +52,16 @@ def image() -> Iterator[Future[Image]]:
 
 
 @pytest.fixture(scope="module")
-def cloud(image: Future[Image], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+def cloud(engine_image: Future[Image], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A cloud with nothing in it."""
     with Cloud(Path(os.environ.get(CACHE) or tmp_path_factory.mktemp("cloud"))) as cloud:
         yield cloud
 
 
 @pytest.fixture(scope="module")
-def with_engine(cloud: Cloud, image: Future[Image]) -> str:
+def with_engine(cloud: Cloud, engine_image: Future[Image]) -> str:
     """The id of the cloud's image with an engine."""
-    return cloud.upload(image.result(), "debian-12+engine")
+    return cloud.upload(engine_image.result(), "debian-12+engine")
 
 
 @pytest.fixture
