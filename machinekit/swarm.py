@@ -70,8 +70,8 @@ def leave(store: Store, name: str, roster: Roster, progress: Progress) -> list[s
     `roster` is what the swarm is to be afterwards; it may name the machine, which then comes back. The machine's tasks
     are handed over first. Of a machine that is gone already the node is removed.
     """
-    if not look(store, (*roster.machines, name)).started:
-        return []
+    if roster.machines and not look(store, (*roster.machines, name)).started:
+        return []  # to leave is no reason to start one
     return _converged(store, roster, progress, (name,))[0]
 
 

@@ -82,6 +82,16 @@ def test_a_machine_leaves(store: Store, told: Told, engines: World) -> None:
     assert "w-2" not in engines.shown()
 
 
+def test_a_swarm_ends(store: Store, told: Told, engines: World) -> None:
+    assert swarm.leave(store, "m-1", ROSTER, told) == []  # none has begun, and none begins
+    assert engines.shown() == {}
+    swarm.converge(store, ROSTER, told)
+    assert swarm.leave(store, "w-2", Roster(), told) == ["w-2: leave the swarm, which ends"]
+    swarm.converge(store, Roster(), told, leaving=ROSTER.machines)
+    assert engines.shown() == {}
+    assert swarm.converge(store, Roster(), told, leaving=ROSTER.machines) == []
+
+
 def test_its_tasks_run_elsewhere_first(store: Store, told: Told, engines: World) -> None:
     swarm.converge(store, ROSTER, told)
     node, other = engines.engines["w-1"].node, engines.engines["w-2"].node
