@@ -41,7 +41,7 @@ def read(file: Path) -> Lock:
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}", "machinekit lock writes it") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{file} is not a text in UTF-8") from None
+        raise UsageError(f"{file} is not a text in UTF-8", lockfile.AGAIN) from None
 
 
 def save(lock: Lock, file: Path) -> bool:
