@@ -46,12 +46,14 @@ def read(file: Path) -> Lock:
 
 def save(lock: Lock, file: Path) -> bool:
     """Write a lock; returns whether that changes the file."""
-    text = lockfile.written(lock).encode()
-    if file.exists() and file.read_bytes() == text:
-        return False
-    draft = file.with_name(f".{file.name}.draft")
-    write(draft, text, 0o644)
-    draft.replace(file)
+    text, draft = lockfile.written(lock).encode(), file.with_name(f".{file.name}.draft")
+    try:
+        if file.exists() and file.read_bytes() == text:
+            return False
+        write(draft, text, 0o644)
+        draft.replace(file)
+    except OSError as error:
+        raise MachinekitError(f"cannot write {file}: {error.strerror}") from None
     return True
 
 
