@@ -23,6 +23,7 @@ from machinekit.spec import Spec, storable
 VERSION = 1
 SUFFIX = ".lock"  # instead of the fleet file's
 ABOUT = "# Written by machinekit lock, for machinekit apply --locked. It belongs into git.\n"
+AGAIN = "machinekit lock --update writes it anew"
 SOURCES = ("distro", "docker")  # of engines that have versions
 
 
@@ -60,14 +61,17 @@ def place(fleet_file: Path) -> Path:
 
 def parse(text: str, file: str) -> Lock:
     """The lock of a file's text; raises UsageError with everything that is wrong and where."""
-    document = yamlfile.read(text, file, {})
+    try:
+        document = yamlfile.read(text, file, {})
+    except UsageError as error:
+        raise UsageError(error.message, AGAIN) from None
     if not isinstance(document.data, dict):
-        raise UsageError(f"{file} is not a lock", "machinekit lock writes it anew when it is gone")
+        raise UsageError(f"{file} is not a lock", AGAIN)
     try:
         return Lock.model_validate(document.data)
     except ValidationError as error:
         lines = fileerrors.explained(error, Lock, document)
-        raise UsageError("\n".join(lines), "it is not meant to be edited: machinekit lock writes it") from None
+        raise UsageError("\n".join(lines), AGAIN) from None
 
 
 def written(lock: Lock) -> str:

@@ -41,17 +41,19 @@ def read(file: Path) -> Lock:
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}", "machinekit lock writes it") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{file} is not a text in UTF-8") from None
+        raise UsageError(f"{file} is not a text in UTF-8", lockfile.AGAIN) from None
 
 
 def save(lock: Lock, file: Path) -> bool:
     """Write a lock; returns whether that changes the file."""
-    text = lockfile.written(lock).encode()
-    if file.exists() and file.read_bytes() == text:
-        return False
-    draft = file.with_name(f".{file.name}.draft")
-    write(draft, text, 0o644)
-    draft.replace(file)
+    text, draft = lockfile.written(lock).encode(), file.with_name(f".{file.name}.draft")
+    try:
+        if file.exists() and file.read_bytes() == text:
+            return False
+        write(draft, text, 0o644)
+        draft.replace(file)
+    except OSError as error:
+        raise MachinekitError(f"cannot write {file}: {error.strerror}") from None
     return True
 
 

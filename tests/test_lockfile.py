@@ -126,6 +126,10 @@ def test_what_does_not_float_may_change(folder: Path, after: str) -> None:
         ("", "is not a lock"),
         ("[]", "is not a lock"),
         ("a: [", "not YAML"),
+        (
+            LOCK.replace("fleet: ci", "<<<<<<< HEAD\nfleet: ci\n=======\nfleet: cd\n>>>>>>> theirs"),
+            "machinekit.lock:4:1: not YAML",
+        ),
         ("fleet: ci", "version is missing"),
         (LOCK.replace("version: 1", "version: 2", 1), "machinekit.lock:2:10: version: 2 is not 1"),
         (LOCK.replace("fleet: ci", "fleet: [ci]"), "machinekit.lock:3:8: fleet: a list is not a text"),

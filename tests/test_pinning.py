@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from machinekit import fleet, lockfile, pinning, plan
+from machinekit.create import find_image
 from machinekit.errors import MachinekitError, UntrustedError, UsageError
 from machinekit.fleetfile import Fleet
 from machinekit.imagestore import ABOUT
@@ -19,6 +20,7 @@ from machinekit.pins import PinnedImage, Pins
 from machinekit.plan import Action, Difference, Plan
 from machinekit.store import Store
 from machinekit.upgrade import upgrade
+from machinekit.work import Work
 from tests.conftest import Told
 from tests.providers.fake import FakeCloud, Killed
 from tests.servers import FakeHost
@@ -296,3 +298,22 @@ def test_an_image_of_another_build_is_refused_before_anything_is_made(store: Sto
     with pytest.raises(UntrustedError, match=r"the lock has image mine \(build b1\), and the one here is build b2"):
         planned(store, wanted)
     assert planned(store, fleet.load(file, {})).changes[0].action is Action.CREATE
+
+
+def test_the_image_is_looked_at_again_when_the_machine_is_made(store: Store, told: Told) -> None:
+    """Somebody may have built it anew since the plan."""
+    place_image(store, "b1")
+    pins = Pins(image=PinnedImage(name="mine", build="b1")).to_json()
+    store.reserve(Machine("web", "uid", "container", "", "", options={"engine": "", "image": ""}, pins=pins))
+    work = Work(store, store.load("web"), told)
+    find_image(work)
+    assert work.machine.image == "rootfs/mine", "not the default of today"
+    work.machine.image = ""
+    place_image(store, "b2")
+    with pytest.raises(UntrustedError, match="the one here is build b2"):
+        find_image(work)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(MachinekitError, match=r"cannot write .*gone/a\.lock: No such file or directory"):
+        pinning.save(Lock(version=1, fleet="ci"), tmp_path / "gone" / "a.lock")

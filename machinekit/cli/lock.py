@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from machinekit.cli.command import Command, machine_argument, store_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from machinekit.lockfile import Lock as LockFile
 
 
 class Lock(Command):
@@ -38,13 +44,14 @@ class Lock(Command):
         from machinekit.cli.progress import PlainProgress
 
         wanted, file = fleet.fleet_of(args), lockfile.place(Path(args.file))
-        before = pinning.read(file) if file.exists() else None
+        everything = args.update == []
+        before = _before(file, broken=everything)
         made = pinning.lock(
             store_of(args),
             wanted,
             file.absolute().parent,
             PlainProgress(sys.stderr),
-            before=None if args.update == [] else before,
+            before=None if everything else before,
             anew=args.update or (),
         )
         changed = [name for name, group in made.groups.items() if not before or before.groups.get(name) != group]
@@ -53,6 +60,19 @@ class Lock(Command):
         else:
             print(f"{file}: {', '.join(changed) or 'what has left the fleet file is gone'}")
         return 0
+
+
+def _before(file: Path, *, broken: bool) -> LockFile | None:
+    """What is locked already; nothing for a file that is `broken`, where that may be."""
+    from machinekit import pinning
+    from machinekit.errors import UsageError
+
+    try:
+        return pinning.read(file) if file.exists() else None
+    except UsageError:
+        if broken:
+            return None
+        raise
 
 
 class Manifest(Command):

@@ -50,8 +50,14 @@ def test_a_lock_that_does_not_fit(cli: Cli, cloud: FakeCloud, store: Store, fold
     assert "machinekit.lock does not fit the fleet file:\n  www: not in it\n  machinekit lock mends that" in said.err
     (folder / "machinekit.lock").write_bytes(b"\xff")
     assert "machinekit.lock is not a text in UTF-8" in cli("plan", "--locked").err
-    assert "machinekit.lock is not a text in UTF-8" in cli("lock").err
+    said = cli("lock")
+    assert (said.code, said.err) == (
+        2,
+        "machinekit: machinekit.lock is not a text in UTF-8\n  machinekit lock --update writes it anew\n",
+    )
     assert cli("plan").code == 0
+    assert cli("lock", "--update").out == "machinekit.lock: m{index}, www\n"
+    assert cli("plan", "--locked").code == 0
 
 
 def test_a_saved_plan_is_as_locked_as_it_was(cli: Cli, cloud: FakeCloud, folder: Path) -> None:
