@@ -15,10 +15,11 @@ from tests.conftest import IMAGES
 from tests.e2e.lab import Cli, Lab, obstacle, run
 
 # The longest first, so that in the end no worker is alone with one. The first ones have images of their own to build.
-LONG = """test_openstack test_aws test_instances test_qemu test_container test_repository test_kill test_contract
+LONG = """test_openstack test_aws test_instances test_qemu test_container test_roles test_network test_examples
+test_registry test_swarm test_repository test_setup test_kill test_contract test_fleet test_lock
 test_clients test_generic test_ssh test_openrc test_image test_secrets test_values test_broken_ground
 test_certificates test_wheel test_proxy""".split()
-THEN = ["test_crashes", "test_races", "test_fuzz", "test_checkup", "test_doctor"]
+THEN = ["test_fleet_kill", "test_crashes", "test_races", "test_fuzz", "test_checkup", "test_doctor"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
