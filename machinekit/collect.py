@@ -74,7 +74,8 @@ def instances(store: Store, machines: Iterable[Machine]) -> dict[str, Instance |
     bound: dict[str, list[Driver[Any]]] = {}
     for machine in machines:
         try:
-            bound.setdefault(machine.driver, []).append(drivers.bind(machine, store.directory(machine.name)))
+            driver = drivers.bind(machine, store.directory(machine.name))
+            bound.setdefault(machine.driver, []).append(driver)
         except MachinekitError as error:
             found[machine.name] = error
 

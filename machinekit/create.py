@@ -130,15 +130,17 @@ def create_instance(work: Work) -> None:
 
 
 BIRTH: tuple[Step, ...] = (check_driver, make_keys, find_image, create_instance)
+LOCAL = (check_driver, make_keys)  # nothing is made outside yet: after a crash they are done again
 
 
 def _once(step: Step) -> Step:
-    """The step, remembered in the record once it is done."""
+    """The step, remembered in the record once it is done; on disk with the first one that others may notice."""
 
     def remembered(work: Work) -> None:
         step(work)
         work.machine.done.append(step.__name__)
-        work.save()
+        if step not in LOCAL:
+            work.save()
 
     remembered.__doc__, remembered.__name__ = step.__doc__, step.__name__
     return remembered

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import shutil
 import sys
 import tempfile
@@ -187,3 +188,11 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Secrets are asked for anew, as in a process of its own."""
     monkeypatch.setattr(secret, "_answers", {})
     monkeypatch.setattr(reference, "_values", {})
+
+
+@pytest.fixture
+def as_at_a_terminal() -> Iterator[None]:
+    """A job in the background of a shell starts its programs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -27,6 +27,7 @@ def program(cloud: FakeCloud, environment: pytest.MonkeyPatch, tmp_path: Path) -
     return [sys.executable, "-m", "tests.fleetprogram", str(tmp_path / "cloud"), str(cloud.engine_port)]
 
 
+@pytest.mark.usefixtures("as_at_a_terminal")
 def test_ctrl_c_begins_nothing_new_and_says_how_to_go_on(
     store: Store, program: list[str], environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

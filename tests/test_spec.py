@@ -94,7 +94,12 @@ def test_driver_options_from_texts(values: dict[str, Any], options: FakeOptions)
 
 
 def test_what_is_stored_is_json_without_secrets() -> None:
-    assert storable(FakeOptions("s3cret", 7, ("a", "b"), True)) == {"size": 7, "tags": ["a", "b"], "spot": True}
+    assert storable(FakeOptions("s3cret", 7, ("a", "b"), True)) == {
+        "size": 7,
+        "tags": ["a", "b"],
+        "spot": True,
+        "image": "newest",
+    }
 
 
 @pytest.mark.parametrize("name", drivers.names())

@@ -28,7 +28,7 @@ class Apply(Command):
         "          machinekit apply --yes --parallel 64\n"
         "          machinekit apply --locked                 (exactly what machinekit.lock says)\n"
         "          machinekit apply --target runner-3 --replace runner-3\n"
-        "          machinekit plan --out ci.plan && machinekit apply ci.plan"
+        "          machinekit apply ci.plan                  (that plan --out has saved)"
     )
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from machinekit.cli.command import Command, from_store, store_of
 class Init(Command):
     """Write a fleet file to start with."""
 
-    examples = "Example: machinekit init && machinekit plan"
+    examples = "Example: machinekit init"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Which file."""
@@ -59,7 +59,7 @@ class Validate(Command):
 class Schema(Command):
     """Print the JSON Schema of the fleet file, for editors."""
 
-    examples = "Example: machinekit schema >machinekit.schema.json"
+    examples = "Example: machinekit schema"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """None."""
@@ -77,7 +77,7 @@ class Schema(Command):
 class Show(Command):
     """Write the fleet file for machines that exist."""
 
-    examples = "Example: machinekit show --yaml >machinekit.yaml       (every machine of the store)"
+    examples = "Example: machinekit show --yaml node1"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Any number of machines."""
@@ -96,7 +96,7 @@ class Show(Command):
 class Import(Command):
     """Have the fleet own machines that were made by hand and are in its file; nothing of them is changed."""
 
-    examples = "Example: machinekit show --yaml node1 >>machinekit.yaml; machinekit import node1"
+    examples = "Example: machinekit import node1"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """The file's, and machines."""

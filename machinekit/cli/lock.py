@@ -19,8 +19,7 @@ class Lock(Command):
 
     examples = (
         "Examples: machinekit lock                          (what is locked and still fits stays)\n"
-        "          machinekit lock --update 'runner-{index}'\n"
-        "          machinekit apply --locked"
+        "          machinekit lock --update 'runner-{index}'      (resolved anew)"
     )
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -78,7 +77,7 @@ def _before(file: Path, *, broken: bool) -> LockFile | None:
 class Manifest(Command):
     """Print what is really on a machine: system, engine, settings, every package with its version."""
 
-    examples = "Example: machinekit manifest web >web.yaml; machinekit manifest web2 | diff web.yaml -"
+    examples = "Example: machinekit manifest web"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """The machine, and how to tell."""

@@ -15,7 +15,7 @@ class Plan(Command):
     examples = (
         "Examples: machinekit plan\n"
         "          machinekit plan --detailed-exitcode      (0 nothing to do, 1 failed, 2 something to do)\n"
-        "          machinekit plan --out ci.plan && machinekit apply ci.plan"
+        "          machinekit plan --out ci.plan                (for apply ci.plan)"
     )
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:

@@ -15,14 +15,30 @@ from tests.providers.fake import FakeCloud
 @pytest.mark.parametrize(
     ("words", "variables", "options"),
     [
-        ([], {}, {"size": 1, "tags": [], "spot": False}),
-        (["--fake-size", "7", "--fake-spot"], {}, {"size": 7, "tags": [], "spot": True}),
-        (["--fake-tags", "a,b", "--fake-tags=c"], {}, {"size": 1, "tags": ["a,b", "c"], "spot": False}),
-        ([], {"MACHINEKIT_FAKE_SIZE": "7", "FAKE_TAGS": "a,b"}, {"size": 7, "tags": ["a", "b"], "spot": False}),
-        ([], {"MACHINEKIT_FAKE_TAGS": "a", "FAKE_TAGS": "b"}, {"size": 1, "tags": ["a"], "spot": False}),
-        ([], {"MACHINEKIT_FAKE_SPOT": "true", "MACHINEKIT_FAKE_SIZE": ""}, {"size": 1, "tags": [], "spot": True}),
-        (["--no-fake-spot"], {"MACHINEKIT_FAKE_SPOT": "1"}, {"size": 1, "tags": [], "spot": False}),
-        (["--fake-size=8"], {"MACHINEKIT_FAKE_SIZE": "7"}, {"size": 8, "tags": [], "spot": False}),
+        ([], {}, {"size": 1, "tags": [], "spot": False, "image": "newest"}),
+        (["--fake-size", "7", "--fake-spot"], {}, {"size": 7, "tags": [], "spot": True, "image": "newest"}),
+        (
+            ["--fake-tags", "a,b", "--fake-tags=c"],
+            {},
+            {"size": 1, "tags": ["a,b", "c"], "spot": False, "image": "newest"},
+        ),
+        (
+            [],
+            {"MACHINEKIT_FAKE_SIZE": "7", "FAKE_TAGS": "a,b"},
+            {"size": 7, "tags": ["a", "b"], "spot": False, "image": "newest"},
+        ),
+        (
+            [],
+            {"MACHINEKIT_FAKE_TAGS": "a", "FAKE_TAGS": "b"},
+            {"size": 1, "tags": ["a"], "spot": False, "image": "newest"},
+        ),
+        (
+            [],
+            {"MACHINEKIT_FAKE_SPOT": "true", "MACHINEKIT_FAKE_SIZE": ""},
+            {"size": 1, "tags": [], "spot": True, "image": "newest"},
+        ),
+        (["--no-fake-spot"], {"MACHINEKIT_FAKE_SPOT": "1"}, {"size": 1, "tags": [], "spot": False, "image": "newest"}),
+        (["--fake-size=8"], {"MACHINEKIT_FAKE_SIZE": "7"}, {"size": 8, "tags": [], "spot": False, "image": "newest"}),
     ],
 )
 def test_the_drivers_options(

@@ -19,6 +19,8 @@ from machinekit.machine import Machine, Phase
 from machinekit.store import Store
 from tests.servers import Server, silent
 
+pytestmark = pytest.mark.usefixtures("as_at_a_terminal")
+
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 LIMIT = 20  # seconds; what is waited for below would take ten minutes
 
@@ -76,14 +78,6 @@ class Hanging:
     def running(self) -> list[int]:
         """The pids of those that run now."""
         return list(find(str(self.folder / "never")))
-
-
-@pytest.fixture(autouse=True)
-def as_at_a_terminal() -> Iterator[None]:
-    """A job in the background of a shell starts its programs with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ EXAMPLES = [
     (name, words[1:])
     for name in command_line.COMMANDS
     for line in command_line.load(name).examples.splitlines()
-    for text in re.findall(r"machinekit [^;|)\"]+", line.partition("      ")[0].partition(": ")[2] or line)
+    for shown in [line.strip().partition("      ")[0]]
+    for text in re.findall(r"machinekit [^;|)\"]+", shown.partition(": ")[2] or shown)
     if (words := shlex.split(text, posix=True))
 ]
 
