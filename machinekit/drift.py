@@ -16,7 +16,6 @@ from machinekit.work import Work
 
 HOSTS = 64  # asked at once
 ENGINE_VERSION = "engine.version"
-RESTING = (State.STOPPED, State.PAUSED, State.SAVED)
 
 
 def look(store: Store, machines: Sequence[Machine]) -> dict[str, list[Difference]]:
@@ -40,7 +39,9 @@ def _machine(store: Store, machine: Machine, found: Instance | MachinekitError |
     if found is None:
         return [Difference("instance", "gone", "running", replaces=True)]
     if found.state is not State.RUNNING:
-        return [Difference("instance", found.state.value.lower(), "running", replaces=found.state not in RESTING)]
+        # what is just starting or stopping is waited for, never thrown away
+        broken = found.state is State.ERROR
+        return [Difference("instance", found.state.value.lower(), "running", replaces=broken)]
     work = Work(store, machine, Nobody())
     if not work.driver.capabilities.ssh:
         return []

@@ -118,6 +118,16 @@ def test_drift_is_seen_and_mended(
     assert len(cloud.instances) == 3
 
 
+@pytest.mark.parametrize("state", [state for state in State if state not in (State.RUNNING, State.ERROR)])
+def test_an_instance_that_may_come_back_is_never_thrown_away(
+    store: Store, cloud: FakeCloud, told: Told, file: Path, state: State
+) -> None:
+    wanted = loaded(file, THREE)
+    apply(store, wanted, told)
+    cloud.instances[store.load("m2").uid].state = state
+    assert actions(planned(store, wanted)) == {"m1": "unchanged", "m2": "change", "m3": "unchanged"}
+
+
 def test_a_provider_that_cannot_be_asked_ends_the_plan(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
     wanted = loaded(file, THREE)
     apply(store, wanted, told)
