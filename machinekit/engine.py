@@ -216,7 +216,8 @@ def configure_script(files: list[File], facts: Facts, uid: str, install: str = "
     original = ORIGINAL + uid
     changed = [file for file in files if file.path != original]
     fixed = " and ".join(key for key in UNDERFOOT if before.get(key) != after.get(key))
-    return "".join(map(static, ("engine/init.sh", "engine/files.sh", "engine/keep.sh"))) + render(
+    parts = ("engine/journal.sh", "engine/init.sh", "engine/files.sh", "engine/keep.sh")
+    return "".join(map(static, parts)) + render(
         "engine/configure.sh.j2",
         files=changed,
         restores=len(changed) < len(files),
@@ -248,7 +249,7 @@ def containers_told(lines: list[str]) -> str:
 
 def start_script() -> str:
     """The script that starts an engine that is configured and not running."""
-    return static("engine/init.sh") + static("engine/start.sh")
+    return "".join(map(static, ("engine/journal.sh", "engine/init.sh", "engine/start.sh")))
 
 
 def daemon_settings(current: dict[str, Any], spec: Spec, **about: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from machinekit.store import Store
 from machinekit.work import Progress, Work, run, working_on
 
 BACK = "machinekit:back=yes"  # said by the script between the journal of the new engine and the old one's return
-JOURNAL = 12  # its lines, as templates/engine/init.sh asks for
+JOURNAL = 12  # its lines, as templates/engine/journal.sh asks for
 
 
 def upgrade(store: Store, name: str, progress: Progress, *, to: str = "") -> list[str]:

@@ -81,6 +81,15 @@ def test_power_and_a_changed_address(lab: Lab, cli: Cli) -> None:
     cli("env", "a")
 
 
+# An engine that ends at once, while the journal is held up for longer than that.
+ENDS_AT_ONCE = """
+[Service]
+ExecStartPre=/bin/sh -c 'systemctl kill -s STOP systemd-journald; \
+    systemd-run --quiet sh -c "sleep 2; systemctl kill -s CONT systemd-journald"; \
+    echo "the engine has its last words"; exit 1'
+"""
+
+
 def test_provision_repairs_and_regenerate_certs_renews(lab: Lab, cli: Cli) -> None:
     lab.rootfs("debian-12+engine")
     cli("create", "-d", "container", "node1")
@@ -89,6 +98,13 @@ def test_provision_repairs_and_regenerate_certs_renews(lab: Lab, cli: Cli) -> No
     assert "node1: engine started" in cli("provision", "node1")
     cli("ssh", "node1", "rm /etc/docker/daemon.json; systemctl stop docker.service docker.socket")
     assert "node1: engine configured" in cli("provision", "node1")
+
+    drop_in = "/etc/systemd/system/docker.service.d/ends.conf"
+    cli("ssh", "node1", f"mkdir -p {Path(drop_in).parent} && cat >{drop_in}", stdin=ENDS_AT_ONCE)
+    cli("ssh", "node1", "systemctl daemon-reload; systemctl stop docker.service docker.socket")
+    assert "has its last words" in cli.fail("provision", "node1")
+    cli("ssh", "node1", f"rm {drop_in}; systemctl daemon-reload")
+    assert "node1: engine started" in cli("provision", "node1")
 
     machine = cli.home / "machines" / "node1"
     before = {file: (machine / file).read_bytes() for file in ("ca.pem", "cert.pem", "server.pem", "machine.json")}

@@ -1,3 +1,11 @@
+# What a service of systemd said last.
+set -eu
+last_words() { # its name
+  timeout 10 journalctl --sync 2>/dev/null || true # or the very last may not be there yet
+  # of systemd's own words only errors: those about its tries to start it again would push all others out
+  journalctl _SYSTEMD_UNIT="$1.service" + UNIT="$1.service" PRIORITY=3 --lines 12 --no-pager --output cat 2>/dev/null ||
+    true
+}
 # The init system: how the engine's service is handled under each that we know.
 set -eu
 if [ -d /run/systemd/system ]; then
@@ -25,7 +33,7 @@ systemd)
   }
   engine_stop() { timeout 120 systemctl stop docker.service; }
   engine_reload() { systemctl reload docker.service; }
-  engine_log() { journalctl --unit docker.service --lines 12 --no-pager --output cat 2>/dev/null || true; }
+  engine_log() { last_words docker; }
   engine_command() { # as the unit has it, before anybody's drop-in
     for folder in /etc/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
       if [ -r "$folder/docker.service" ]; then

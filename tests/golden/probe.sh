@@ -25,7 +25,7 @@ systemd)
   }
   engine_stop() { timeout 120 systemctl stop docker.service; }
   engine_reload() { systemctl reload docker.service; }
-  engine_log() { journalctl --unit docker.service --lines 12 --no-pager --output cat 2>/dev/null || true; }
+  engine_log() { last_words docker; }
   engine_command() { # as the unit has it, before anybody's drop-in
     for folder in /etc/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
       if [ -r "$folder/docker.service" ]; then

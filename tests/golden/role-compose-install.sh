@@ -159,6 +159,14 @@ download() { # url sha256 file: kept only when it is what it should be
   fi
   mv -f "$3.download" "$3"
 }
+# What a service of systemd said last.
+set -eu
+last_words() { # its name
+  timeout 10 journalctl --sync 2>/dev/null || true # or the very last may not be there yet
+  # of systemd's own words only errors: those about its tries to start it again would push all others out
+  journalctl _SYSTEMD_UNIT="$1.service" + UNIT="$1.service" PRIORITY=3 --lines 12 --no-pager --output cat 2>/dev/null ||
+    true
+}
 # A service that is a pair of commands, under systemd or OpenRC.
 set -eu
 
@@ -190,7 +198,7 @@ END
     systemctl daemon-reload
     systemctl enable --quiet "$1.service"
     systemctl reload-or-restart "$1.service" || {
-      journalctl --unit "$1.service" --lines 12 --no-pager --output cat
+      last_words "$1"
       exit 1
     }
   else

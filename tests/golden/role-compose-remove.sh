@@ -33,7 +33,7 @@ END
     systemctl daemon-reload
     systemctl enable --quiet "$1.service"
     systemctl reload-or-restart "$1.service" || {
-      journalctl --unit "$1.service" --lines 12 --no-pager --output cat
+      last_words "$1"
       exit 1
     }
   else

@@ -160,6 +160,14 @@ download() { # url sha256 file: kept only when it is what it should be
   fi
   mv -f "$3.download" "$3"
 }
+# What a service of systemd said last.
+set -eu
+last_words() { # its name
+  timeout 10 journalctl --sync 2>/dev/null || true # or the very last may not be there yet
+  # of systemd's own words only errors: those about its tries to start it again would push all others out
+  journalctl _SYSTEMD_UNIT="$1.service" + UNIT="$1.service" PRIORITY=3 --lines 12 --no-pager --output cat 2>/dev/null ||
+    true
+}
 
 if ! command -v apt-get >/dev/null || [ ! -d /run/systemd/system ]; then
   echo 'the role registry needs a Debian or an Ubuntu under systemd'
@@ -256,7 +264,7 @@ tries=50
 until ss -Hltn "sport = :443" | grep -q .; do
   tries=$((tries - 1))
   if [ "$tries" = 0 ] || [ "$(systemctl is-failed docker-registry.service)" = failed ]; then
-    journalctl --unit docker-registry.service --lines 12 --no-pager --output cat
+    last_words docker-registry
     exit 1
   fi
   sleep 0.2
