@@ -137,5 +137,4 @@ def _is_whole(work: Work, cert: str, key: str) -> bool:
 def _put(work: Work, cert: str, key: str, pair: keys.Pair) -> None:
     # without a certificate the pair is made anew, so a crash in between leaves none that does not match
     work.delete(cert)
-    work.write(key, pair.key)
-    work.write(cert, pair.cert)
+    work.write_all({key: pair.key, cert: pair.cert})

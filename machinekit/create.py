@@ -105,8 +105,7 @@ def make_keys(work: Work) -> None:
         return
     if work.driver.capabilities.births:  # nobody would put our key on a host that is there already
         private, public = keys.ssh_key(f"machinekit {machine.name}")
-        work.write(SSH_KEY, private)
-        work.write(SSH_KEY_PUBLIC, public.encode() + b"\n")
+        work.write_all({SSH_KEY: private, SSH_KEY_PUBLIC: public.encode() + b"\n"})
         if work.driver.carries_host_key:
             hostkey.born(work)
 
@@ -130,16 +129,17 @@ def create_instance(work: Work) -> None:
 
 
 BIRTH: tuple[Step, ...] = (check_driver, make_keys, find_image, create_instance)
-LOCAL = (check_driver, make_keys)  # nothing is made outside yet: after a crash they are done again
+# After a crash these are done again: the first make nothing outside, the last goes on with what it finds there.
+REPEATED = (check_driver, make_keys, create_instance)
 
 
 def _once(step: Step) -> Step:
-    """The step, remembered in the record once it is done; on disk with the first one that others may notice."""
+    """The step, remembered in the record once it is done; on disk with the next that is not simply repeated."""
 
     def remembered(work: Work) -> None:
         step(work)
         work.machine.done.append(step.__name__)
-        if step not in LOCAL:
+        if step not in REPEATED:
             work.save()
 
     remembered.__doc__, remembered.__name__ = step.__doc__, step.__name__
@@ -191,11 +191,16 @@ def _wanted_image(work: Work, library: images.Images) -> str:
 def _copy_certificates(work: Work) -> None:
     files = work.driver.certificates
     work.machine.tls = files is not None
-    for file, source in zip((CA, CLIENT_CERT, CLIENT_KEY), files or (), strict=False):
-        try:
-            work.write(file, Path(source).read_bytes())
-        except OSError as error:
-            raise MachinekitError(f"cannot read {source}: {error.strerror}", "give the path of a PEM file") from None
+    try:
+        read = {
+            file: Path(source).read_bytes()
+            for file, source in zip((CA, CLIENT_CERT, CLIENT_KEY), files or (), strict=False)
+        }
+    except OSError as error:
+        raise MachinekitError(
+            f"cannot read {error.filename}: {error.strerror}", "give the path of a PEM file"
+        ) from None
+    work.write_all(read)
     if not files and work.driver.engine_url.startswith("tcp:"):
         work.note("no certificates were given: the connection to this engine is neither encrypted nor verified")
 

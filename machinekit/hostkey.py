@@ -19,8 +19,7 @@ RELOAD = 15.0  # seconds for sshd to show its new key
 def born(work: Work) -> None:
     """Make the key that the instance has from its first boot, and pin it."""
     private, public = keys.ssh_key(work.machine.name)
-    work.write(HOST_KEY, private)
-    work.write(HOST_KEY_PUBLIC, public.encode() + b"\n")
+    work.write_all({HOST_KEY: private, HOST_KEY_PUBLIC: public.encode() + b"\n"})
     _pin(work, public)
 
 

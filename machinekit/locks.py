@@ -137,11 +137,11 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 def _sign(descriptor: int, doing: str) -> None:
     """Let others know who holds it. The lock holds without that, so a full disk is no obstacle."""
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    holder = _Holder(doing, os.getpid(), _born(os.getpid()), socket.gethostname(), since)
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         if doing:
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            holder = _Holder(doing, os.getpid(), _born(os.getpid()), socket.gethostname(), since)
             os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
 
 

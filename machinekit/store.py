@@ -215,7 +215,7 @@ class Store:
 
     def identity(self) -> str:
         """This store's own id, written into what we make so that stores never take each other's things for orphans."""
-        while not self.known_identity():
+        while not (identity := self.known_identity()):
             import uuid
 
             path, draft = self.home / ID, self.home / f"{ID_DRAFT}{uuid.uuid4().hex}"
@@ -228,7 +228,7 @@ class Store:
                     pass  # the first process wins, and what it finds of another one it may sweep
                 finally:
                     draft.unlink(missing_ok=True)
-        return self.known_identity()
+        return identity
 
     # under the machine's lock
 
@@ -255,16 +255,22 @@ class Store:
 
     def write(self, name: str, file: str, content: bytes) -> None:
         """Replace one file of a machine, wholly or not at all."""
-        path = self.directory(name) / file
-        with reported(f"cannot write {path}"):
-            draft = path.with_name(f".{file}.draft")
-            try:
-                write(draft, content, 0o600)
-            except OSError:
-                draft.unlink(missing_ok=True)  # a full disk has no room for half a file
-                raise
-            draft.replace(path)
-            sync(path.parent)
+        self.write_all(name, {file: content})
+
+    def write_all(self, name: str, files: dict[str, bytes]) -> None:
+        """Replace files of a machine in this order, each wholly or not at all; on the disk when this returns."""
+        directory = self.directory(name)
+        for file, content in files.items():
+            with reported(f"cannot write {directory / file}"):
+                draft = directory / f".{file}.draft"
+                try:
+                    write(draft, content, 0o600)
+                except OSError:
+                    draft.unlink(missing_ok=True)  # a full disk has no room for half a file
+                    raise
+                draft.replace(directory / file)
+        with reported(f"cannot write {directory}"):
+            sync(directory)
 
     def delete(self, name: str, file: str) -> None:
         """Delete one file of a machine; success when there is none."""
@@ -336,7 +342,9 @@ class Store:
 
 
 def _encode(machine: Machine) -> bytes:
-    return json.dumps(machine.to_json(), indent=2).encode() + b"\n"
+    """JSON with a line for each key: with `indent` it takes Python's encoder, which is five times as slow."""
+    lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in machine.to_json().items())
+    return "{{\n{}\n}}\n".format(",\n".join(lines)).encode()
 
 
 def _is_machine(entry: os.DirEntry[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -91,7 +92,11 @@ class Work:
 
     def write(self, file: str, content: bytes) -> None:
         """Put one file of the machine on disk."""
-        self.store.write(self.machine.name, file, content)
+        self.write_all({file: content})
+
+    def write_all(self, files: dict[str, bytes]) -> None:
+        """Put files of the machine on disk, in this order."""
+        self.store.write_all(self.machine.name, files)
 
     def delete(self, file: str) -> None:
         """Delete one file of the machine; success when there is none."""
@@ -120,7 +125,7 @@ class Work:
     def place(self, instance: Instance) -> None:
         """Remember where the instance answers."""
         machine = self.machine
-        before = machine.to_json()
+        before = copy.copy(machine)
         machine.address, port = self.located(instance)
         machine.peer_address = instance.peer_address
         if self.driver.capabilities.ssh:
@@ -128,7 +133,7 @@ class Work:
             machine.ssh_user, machine.ssh_key = self.driver.ssh_user, self.driver.ssh_key
         host = f"[{machine.address}]" if ":" in machine.address else machine.address
         machine.url = self.driver.engine_url or f"tcp://{host}:{instance.engine_port}"
-        if machine.to_json() != before:
+        if machine != before:
             self.save()
 
     def located(self, instance: Instance) -> tuple[str, int]:

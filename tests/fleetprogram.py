@@ -27,6 +27,7 @@ class Table(MutableMapping[str, Any]):
         self._lock = threading.Lock()
         self._name = name
         self._database = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=60)
+        self._database.execute("PRAGMA journal_mode = WAL")  # no file made and deleted at each change
         self._database.execute("PRAGMA synchronous = OFF")  # the computer does not fail, the process does
         self._database.execute(f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, value BLOB)")
 

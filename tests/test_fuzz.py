@@ -130,6 +130,7 @@ def call(
     def run(words: list[str], values: dict[str, str]) -> Result:
         folder = tmp_path / str(next(numbers))
         home = folder / "store"
+        init = "init" in words
         shutil.copytree(template, home)
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
@@ -138,13 +139,14 @@ def call(
                 patch.setenv(name, value)
             patch.setenv("MACHINEKIT_HOME", str(home))
             patch.setenv("DOCKER_CONFIG", str(home / "docker"))
-            # another store would be anywhere on this computer
-            result = in_process([word for word in words if not word.startswith(("-s", "--storage-path"))])
+            # another store, or the file that init is to write, would be anywhere on this computer
+            away = {word for word in words if word.startswith(("-s", "--storage-path")) or (init and "/" in word)}
+            result = in_process([word for word in words if word not in away])
         assert result.code in EXIT_CODES
         if result.code and not (result.out and REPORTS.intersection(words)):
             assert re.search(r"^machinekit: \S", result.err, re.MULTILINE)
         assert "Traceback" not in result.err
-        left = {path.name for path in folder.iterdir()} - {"store"}
+        left = {path.name for path in folder.iterdir()} - {"store", *(["machinekit.yaml", *words] if init else [])}
         assert left <= {values.get("XDG_DATA_HOME", "")}
         shutil.rmtree(folder)
         return result
@@ -173,6 +175,8 @@ def in_process(words: list[str]) -> Result:
 @example(words=["create", "-d", "fake", "--engine-opt", "a=" + "[" * 20000, "node1"])
 @example(words=["create", "-d", "fake", "--engine-label", "a=\udcff", "node1"])
 @example(words=["create", "-d", "generic", "--generic-ip-address", "h", "--generic-ssh-key", "~x/y", "node1"])
+@example(words=["init"])
+@example(words=["init", "\udcff"])
 def test_any_arguments(call: Call, words: list[str]) -> None:
     call(words, {})
 
