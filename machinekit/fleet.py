@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
@@ -56,7 +57,7 @@ def make_plan(
     made = plan.make(fleet, records, seen, targets=targets, replace=replace)
     born = [change.name for change in made.actions if change.action in (Action.CREATE, Action.REPLACE)]
     pinning.check_images(store, [wanted for wanted in fleet.machines if wanted.name in born])
-    return made
+    return dataclasses.replace(made, remarks=tuple(swarming.remarks(fleet))) if made.actions else made
 
 
 def alone(store: Store, name: str, doing: str, progress: Progress, patience: float) -> AbstractContextManager[None]:

@@ -53,10 +53,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens to every machine of a fleet: those of the file in its order, then those that are in it no more."""
+    """What happens to every machine of a fleet: those of the file in its order, then those that are in it no more.
+
+    `remarks` are what a person should know before that, a line each.
+    """
 
     fleet: str
     changes: tuple[Change, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def actions(self) -> tuple[Change, ...]:
@@ -80,6 +84,7 @@ class Plan:
                 }
                 for change in self.changes
             ],
+            "remarks": [*self.remarks],
         }
 
 

@@ -76,6 +76,8 @@ def print_plan(plan: Plan, stream: TextIO | None = None) -> None:
         console.print(Text(line, style=COLOURS[change.action]))
         for each in change.differences:
             console.print(Text(f"    {_difference(each)}"))
+    for remark in plan.remarks:
+        console.print(Text(f"! {remark}", style="yellow"))
     console.print(Text(f"{plan.fleet}: {summary(plan)}"))
 
 
