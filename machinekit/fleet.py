@@ -52,9 +52,9 @@ def make_plan(
         record for record in records.values() if record.fleet == fleet.name and (not targets or record.name in targets)
     ]
     seen = drift.look(store, ours) if refresh else {}
-    if refresh and fleet.managers:
-        swarming.look(store, fleet, seen)
     made = plan.make(fleet, records, seen, targets=targets, replace=replace)
+    if refresh:
+        made = swarming.planned(store, fleet, made)
     born = [change.name for change in made.actions if change.action in (Action.CREATE, Action.REPLACE)]
     pinning.check_images(store, [wanted for wanted in fleet.machines if wanted.name in born])
     return dataclasses.replace(made, remarks=tuple(swarming.remarks(fleet))) if made.actions else made

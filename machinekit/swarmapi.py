@@ -20,24 +20,28 @@ PORT = 2377
 JOIN = 60.0  # seconds: an engine itself gives up after 20
 TRIES = 10  # of a change that another one was ahead of
 NOT_FOUND = 404
-INACTIVE, PENDING, ERROR, LOCKED = "inactive", "pending", "error", "locked"  # docker's words for a member's state
+# docker's words for a member's state
+INACTIVE, PENDING, ACTIVE, ERROR, LOCKED = "inactive", "pending", "active", "error", "locked"
 
 
 @dataclass(frozen=True)
 class Member:
     """What a machine's engine says of itself.
 
-    `marks` are the machine's own. `cluster` is the id of its swarm, which managers alone know; `managers` are the ids
-    of those that a worker knows. `error` is what is wrong in its own words, or why it does not answer (`silent`).
+    `marks` are the machine's own, `was` is what its record says. `manages` is whether it is a manager; those alone know
+    `cluster`, the id of their swarm, and not even they when most of them are gone. `managers` are the ids of those that
+    a worker knows. `error` is what is wrong in its own words, or why it does not answer (`silent`).
     """
 
     marks: Mapping[str, str] = field(default_factory=dict)
     state: str = INACTIVE
     node: str = ""
+    manages: bool = False
     cluster: str = ""
     managers: tuple[str, ...] = ()
     silent: bool = False
     error: str = ""
+    was: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,18 +65,33 @@ class Engine:
     tls: Path | None
     address: str
 
-    def member(self, marks: Mapping[str, str]) -> Member:
-        """Which swarm it is in, if any."""
-        said = self._call("GET", "/info")["Swarm"]
+    def member(self, marks: Mapping[str, str], was: str = "") -> Member:
+        """Which swarm it is in, if any; `was` is what its record says."""
+        try:
+            said = self._call("GET", "/info")["Swarm"]
+        except EngineError as error:
+            # an engine that looks for a leader in vain takes 20 s to tell of itself, and tells at once that it has none
+            if error.status or was == "worker" or not self._has_no_leader():
+                raise
+            return Member(marks, ACTIVE, manages=True, was=was)
         return Member(
             marks,
             said["LocalNodeState"],
             said["NodeID"],
+            said["ControlAvailable"],
             # what a manager knew before it was demoted may stay for a moment
             ((said.get("Cluster") or {}).get("ID") or "") if said["ControlAvailable"] else "",
             tuple(manager["NodeID"] for manager in said.get("RemoteManagers") or ()),
             error=said["Error"],
+            was=was,
         )
+
+    def _has_no_leader(self) -> bool:
+        try:
+            self.nodes()
+        except EngineError as error:
+            return bool(error.status) and "leader" in error.message
+        return False
 
     def nodes(self) -> tuple[Node, ...]:
         """Every node of its swarm."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from machinekit.errors import MachinekitError
 from machinekit.swarmapi import ERROR, INACTIVE, LOCKED, Member, Node
-from machinekit.swarmstate import Roster, Swarm, check
+from machinekit.swarmstate import Roster, Swarm, check, check_silent
 
 FILE_LABELS = "machinekit.labels"  # a node's label with the keys of those that the file gave it
 OUTSIDE = 'docs/swarm.md, "A manager outside"'
@@ -52,11 +52,11 @@ class Step:
 def steps(roster: Roster, swarm: Swarm, leaving: Collection[str] = ()) -> list[Step]:
     """What makes the swarm as the roster says, in order; empty when it is. The machines `leaving` leave it.
 
-    A machine that does not answer is left out (see `missing`). Raises MachinekitError for what would lose the quorum,
-    two swarms, and a machine that is in a swarm of others.
+    A machine that does not answer is left out (see `missing`), and so is one that the roster has apart or not at all.
+    Raises MachinekitError for what would lose the quorum, two swarms, and a machine that is in a swarm of others.
     """
     check(roster, swarm.members)
-    if not roster.machines:
+    if not roster.machines and not roster.apart:
         return _ending(swarm, leaving)
     stay = {name for name in roster.machines if name not in leaving}
     managers, workers = ([name for name in names if name in stay] for names in (roster.managers, roster.workers))
@@ -65,11 +65,16 @@ def steps(roster: Roster, swarm: Swarm, leaving: Collection[str] = ()) -> list[S
     if swarm.started:
         council.check(swarm)
         found = [
-            step for node in swarm.strays() if swarm.stale(node) for step in _removal(node.hostname, node, council)
+            step
+            for node in swarm.strays()
+            if swarm.stale(node) and (not roster.apart or node.hostname in (*roster.machines, *leaving))
+            for step in _removal(node.hostname, node, council)
         ]
         found += _entries(managers, Action.JOIN_MANAGER, swarm, council)
     else:
-        _check_start(managers, swarm)
+        if not stay:
+            return []
+        _check_start(managers, roster, swarm)
         council.join(managers[0])
         found = [Step(Action.START, managers[0]), *_entries(managers[1:], Action.JOIN_MANAGER, swarm, council)]
     found += _entries(workers, Action.JOIN_WORKER, swarm, council)
@@ -91,8 +96,9 @@ class _Council:
         """Without a majority nothing can be changed."""
         if swarm.failure or not self._decides(self.votes):
             silent = ", ".join(node.hostname for node in swarm.nodes if node.manager and not node.reachable)
+            why = "too few managers are online" if "leader" in swarm.failure else swarm.failure
             raise MachinekitError(
-                f"the swarm has lost its quorum: {swarm.failure or f'{silent} cannot be reached'}",
+                f"the swarm has lost its quorum: {why or f'{silent} cannot be reached'}",
                 'start its managers again; docs/swarm.md, "The quorum is lost", has what to do when they are gone',
             )
 
@@ -122,6 +128,8 @@ def _check_members(swarm: Swarm, names: Collection[str]) -> None:
             f"there are {len(clusters)} swarms: of {'; of '.join(', '.join(names) for names in clusters.values())}",
             "choose one, and on the machines of the other: docker swarm leave --force",
         )
+    if not swarm.started:
+        check_silent(swarm, swarm.members)
     for name in sorted(names):
         member = swarm.members[name]
         if member.state == LOCKED:
@@ -138,12 +146,12 @@ def _check_members(swarm: Swarm, names: Collection[str]) -> None:
 
 def _foreign(member: Member, swarm: Swarm) -> bool:
     """Whether it is in a swarm, and that is not ours: one that ours removed still knows its managers."""
-    if member.silent or member.cluster or member.state == INACTIVE:
+    if member.silent or member.manages or member.state == INACTIVE:
         return False
     return not {member.node, *member.managers} & {node.id for node in swarm.nodes}
 
 
-def _check_start(managers: list[str], swarm: Swarm) -> None:
+def _check_start(managers: list[str], roster: Roster, swarm: Swarm) -> None:
     """A second swarm must not begin while a silent machine may have the first."""
     for name in managers:
         if swarm.members[name].silent:
@@ -152,6 +160,11 @@ def _check_start(managers: list[str], swarm: Swarm) -> None:
                 + swarm.members[name].error,
                 f"start it, see machinekit status {name}; or take it off the managers",
             )
+    if not managers and roster.apart:
+        raise MachinekitError(
+            "the swarm has not begun, and none of its managers is among the targets",
+            "name one of them with --target too, or run apply without --target",
+        )
     if not managers:
         raise MachinekitError("no manager is left", "name another one")
 

@@ -10,20 +10,25 @@ from machinekit.swarmapi import ERROR, INACTIVE, Member, Node
 
 MOST = 7  # managers: https://docs.docker.com/engine/swarm/admin_guide/#add-manager-nodes-for-fault-tolerance
 UID, STORE, NAME = "machinekit.uid", "machinekit.store", "machinekit.name"  # a node has a machine's marks as labels
+JOINING = "joining"  # what a record says of a machine that may be in the swarm by now
 ADDRESS = "machinekit.address"  # and the address that it was told of when it joined
 
 
 @dataclass(frozen=True)
 class Roster:
-    """Which machines are to be managers and workers, and the labels of their nodes by machine. Empty: no swarm."""
+    """Which machines are to be managers and workers, and the labels of their nodes by machine. Empty: no swarm.
+
+    Those `apart` may be of the same swarm: they are asked and not changed, and neither are nodes of none.
+    """
 
     managers: tuple[str, ...] = ()
     workers: tuple[str, ...] = ()
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    apart: tuple[str, ...] = ()
 
     @property
     def machines(self) -> tuple[str, ...]:
-        """All of them."""
+        """Those that are to be in it."""
         return self.managers + self.workers
 
 
@@ -42,7 +47,13 @@ class Swarm:
     @property
     def started(self) -> bool:
         """Whether one of the machines manages one."""
-        return any(member.cluster for member in self.members.values())
+        return any(member.manages for member in self.members.values())
+
+    def holds(self, machine: str) -> bool:
+        """Whether a machine is in it, or a node in it is what is left of the machine."""
+        uids = (None, self.members[machine].marks.get(UID))
+        left = (node for node in self.strays() if node.hostname == machine and node.labels.get(UID) in uids)
+        return self.node(machine) is not None or any(map(self.stale, left))
 
     def node(self, machine: str) -> Node | None:
         """The node that a machine is: as its engine says, or where it is silent as the node's marks or name say."""
@@ -90,12 +101,24 @@ def check(roster: Roster, known: Collection[str]) -> None:
             )
         if roster.machines.count(name) > 1:
             raise MachinekitError(f'the swarm names "{name}" twice', "a manager runs services too, as a worker does")
-    if roster.workers and not roster.managers:
+    if roster.workers and not roster.managers and not roster.apart:
         raise MachinekitError("the swarm has workers and no manager", "name one manager, or three to outlive one")
     if len(roster.managers) > MOST:
         raise MachinekitError(
             f"the swarm has {len(roster.managers)} managers, more than {MOST}", "make workers of some"
         )
+
+
+def check_silent(swarm: Swarm, names: Collection[str]) -> None:
+    """Raise MachinekitError when one of them does not answer and may be a manager: of what, nobody else knows."""
+    for name in sorted(names):
+        member = swarm.members[name]
+        if member.silent and member.was in ("manager", JOINING):
+            raise MachinekitError(
+                f'"{name}" does not answer, so that nobody knows whether it has the swarm already: {member.error}',
+                f"start it, see machinekit status {name}; docs/swarm.md, "
+                '"The quorum is lost", has what to do when it is gone',
+            )
 
 
 def missing(roster: Roster, swarm: Swarm) -> list[str]:

@@ -25,6 +25,7 @@ LAYERS = (
             "manifest",
             "swarm",
             "swarming",
+            "swarmwork",
             "outfit",
             "fleet",
             "drift",

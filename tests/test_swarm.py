@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from machinekit import swarm
+from machinekit import swarm, swarmwork
 from machinekit.errors import EngineError, MachinekitError
 from machinekit.store import Store
 from machinekit.swarmapi import Engine
@@ -118,7 +118,7 @@ def test_its_tasks_run_elsewhere_first(store: Store, told: Told, engines: World)
 def test_tasks_with_no_other_place_are_told(
     store: Store, told: Told, engines: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swarm, "TASKS", 0.2)
+    monkeypatch.setattr(swarmwork, "TASKS", 0.2)
     swarm.converge(store, ROSTER, told)
     node = engines.engines["w-1"].node
     assert node
@@ -208,7 +208,7 @@ def test_a_change_that_came_between_is_kept(store: Store, told: Told, engines: W
     swarm.converge(store, ROSTER, told)
     node = engines.engines["w-1"].node
     assert node
-    engine = swarm._engine(store, "m-1")
+    engine = swarmwork.engine(store, "m-1")
 
     def edit(spec: dict[str, object]) -> None:
         if node.version < 5:

@@ -41,7 +41,8 @@ def swarm(*nodes: Node, **members: Member) -> Swarm:
     managers = tuple(each.id for each in nodes if each.manager)
     found = {
         each.hostname: Member(
-            marks(each.hostname), "active", each.id, "ours" if each.manager else "", () if each.manager else managers
+            *(marks(each.hostname), "active", each.id, each.manager, "ours" if each.manager else ""),
+            () if each.manager else managers,
         )
         for each in nodes
     }
@@ -264,7 +265,7 @@ def test_labels(there: dict[str, str], given: dict[str, str], wanted: dict[str, 
             (),
             '"w1" is in a swarm that none of these machines manages',
         ),
-        (ONE, one(w1=Member(marks("w1"), "active", "n", "theirs")), (), "there are 2 swarms: of m1; of w1"),
+        (ONE, one(w1=Member(marks("w1"), "active", "n", True, "theirs")), (), "there are 2 swarms: of m1; of w1"),
         (ONE, one(w1=Member(marks("w1"), "locked")), (), 'the swarm of "w1" is locked'),
         (
             THREE,

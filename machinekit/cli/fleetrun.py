@@ -6,9 +6,11 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from machinekit import fleet as verbs
 from machinekit import swarming
+from machinekit.cli.leaving import state_of
 from machinekit.cli.many import each, told
 from machinekit.errors import MachinekitError
 from machinekit.fleetfile import Fleet
@@ -42,15 +44,17 @@ class Run:
         self._json = json
         self._wanted = {machine.name: machine for machine in fleet.machines}
         self._results: dict[str, Result] = {}
+        self._names: list[str] = []  # that the plan is about
 
     def carry_out(self, plan: Plan) -> int:
         """Every action, in parallel, but for what leaves a Swarm that goes on; returns the exit code."""
+        self._names = [change.name for change in plan.changes]
         leaving = swarming.exits(self._store, self._fleet, plan)
         staying = [change.name for change in leaving]
         code = self._each([change for change in plan.actions if change not in leaving], self._machine)
         if plan.actions and swarming.concerns(self._store, self._fleet):
             join = Change(SWARM, Action.CHANGE, "")
-            code = max(code, self._each([join], lambda _, shown: self._swarm(shown, staying)))
+            code = max(code, self._each([join], partial(self._swarm, staying)))
         for change in leaving:
             code = max(code, self._each([change], self._exchange))
         self._tell_failures()
@@ -59,13 +63,13 @@ class Run:
             print(json.dumps({"version": VERSION, "fleet": self._fleet.name, "results": results}, indent=2))
         return 1 if code else 0
 
-    def _each(self, changes: Sequence[Change], what: Callable[[Change, Progress], list[str]]) -> int:
+    def _each(self, changes: Sequence[Change], what: Callable[[Change, Progress, Result], object]) -> int:
         by_name = {change.name: change for change in changes}
 
         def verb(name: str, shown: Progress) -> str:
             result = self._results[name] = Result(name, by_name[name].action.value)
             try:
-                result.done = what(by_name[name], shown)
+                what(by_name[name], shown, result)
             except (MachinekitError, OSError) as error:
                 result.error = str(error)
                 raise
@@ -73,20 +77,28 @@ class Run:
             return told(result.done)
 
         stream = sys.stderr if self._json else sys.stdout
-        return each(self._store, list(by_name), verb, stream=stream, parallel=self._parallel)
+        return each(self._store, list(by_name), verb, stream=stream, parallel=self._parallel, state=self._state)
 
-    def _machine(self, change: Change, shown: Progress) -> list[str]:
+    def _state(self, name: str) -> str:
+        """How far one is whose work is cut short."""
+        if name != SWARM:
+            return state_of(self._store, name)
+        done = ", ".join(self._results[name].done) or "nothing was changed yet"
+        return f"{name}: {done}; run machinekit apply again, it goes on from here"
+
+    def _machine(self, change: Change, shown: Progress, result: Result) -> None:
         wanted = self._wanted.get(change.name)
-        return verbs.carry_out(self._store, self._fleet.name, change, wanted, shown, agreed=self._agreed)
+        result.done += verbs.carry_out(self._store, self._fleet.name, change, wanted, shown, agreed=self._agreed)
 
-    def _swarm(self, shown: Progress, staying: Sequence[str] = ()) -> list[str]:
-        return swarming.settle(self._store, self._fleet, shown, staying)
+    def _swarm(self, staying: Sequence[str], change: Change, shown: Progress, result: Result) -> None:
+        swarming.settle(self._store, self._fleet, shown, self._names, staying, done=result.done)
 
-    def _exchange(self, change: Change, shown: Progress) -> list[str]:
+    def _exchange(self, change: Change, shown: Progress, result: Result) -> None:
         """A machine that leaves the Swarm, and perhaps comes back as another one."""
-        swarming.leave(self._store, self._fleet, change.name, shown)
-        done = self._machine(change, shown)
-        return done + (self._swarm(shown) if change.name in self._wanted else [])
+        swarming.leave(self._store, self._fleet, change.name, shown, self._names, done=result.done)
+        self._machine(change, shown, result)
+        if change.name in self._wanted:
+            self._swarm((), change, shown, result)
 
     def _tell_failures(self) -> None:
         failed = [result for result in self._results.values() if not result.ok]

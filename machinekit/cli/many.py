@@ -24,10 +24,12 @@ def each(
     *,
     stream: TextIO | None = None,
     parallel: int = PARALLEL,
+    state: Callable[[str], str] | None = None,
 ) -> int:
     """Call `verb` for every machine, `parallel` at once, and print what it returns; a failure does not stop the others.
 
-    Progress and results go to `stream`, stdout if none is given. Returns the exit code: the highest of all.
+    Progress and results go to `stream`, stdout if none is given. `state` tells how far one is whose
+    verb is cut short, where its record does not. Returns the exit code: the highest of all.
     """
     lock = threading.Lock()
     waiting, open_ends = list(names), list[str]()
@@ -54,7 +56,7 @@ def each(
             return report(outcome, name)
 
     def left() -> list[str]:
-        lines = [state_of(store, name) for name in open_ends]
+        lines = [state(name) if state else state_of(store, name) for name in open_ends]
         return [*lines, f"not begun: {', '.join(waiting)}"] if waiting else lines
 
     with (
