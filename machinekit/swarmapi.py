@@ -46,12 +46,17 @@ class Member:
 
 @dataclass(frozen=True)
 class Node:
-    """A node as the managers see it; `reachable` is of a manager."""
+    """A node as the managers see it.
+
+    `manager` is whether it is one, or is to be one. Those that decide are the ones that vote: after a
+    --force-new-cluster the lost managers are still called so, and none of them votes. `reachable` is of one that does.
+    """
 
     id: str
     hostname: str
     manager: bool = False
     ready: bool = True
+    votes: bool = False
     reachable: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -179,6 +184,7 @@ def _node(said: dict[str, Any]) -> Node:
         said["Description"].get("Hostname", ""),
         said["Spec"]["Role"] == "manager" or manager is not None,
         said["Status"]["State"] == "ready",
+        manager is not None,
         (manager or {}).get("Reachability") == "reachable",
         said["Spec"].get("Labels") or {},
     )

@@ -61,7 +61,7 @@ def steps(roster: Roster, swarm: Swarm, leaving: Collection[str] = ()) -> list[S
     stay = {name for name in roster.machines if name not in leaving}
     managers, workers = ([name for name in names if name in stay] for names in (roster.managers, roster.workers))
     _check_members(swarm, {*stay, *leaving})
-    council = _Council({node.id: node.reachable for node in swarm.nodes if node.manager})
+    council = _Council({node.id: node.reachable for node in swarm.nodes if node.votes})
     if swarm.started:
         council.check(swarm)
         found = [
@@ -95,7 +95,7 @@ class _Council:
     def check(self, swarm: Swarm) -> None:
         """Without a majority nothing can be changed."""
         if swarm.failure or not self._decides(self.votes):
-            silent = ", ".join(node.hostname for node in swarm.nodes if node.manager and not node.reachable)
+            silent = ", ".join(node.hostname for node in swarm.nodes if node.votes and not node.reachable)
             why = "too few managers are online" if "leader" in swarm.failure else swarm.failure
             raise MachinekitError(
                 f"the swarm has lost its quorum: {why or f'{silent} cannot be reached'}",
@@ -216,7 +216,8 @@ def _demotion(name: str, node: Node | None, council: _Council) -> list[Step]:
 
 
 def _removal(name: str, node: Node, council: _Council) -> list[Step]:
-    return [*_demotion(name, node, council), Step(Action.REMOVE, name, node.id)]
+    """A manager that does not vote cannot be demoted, and is removed as it is."""
+    return [*(_demotion(name, node, council) if node.votes else ()), Step(Action.REMOVE, name, node.id)]
 
 
 def _exit(name: str, swarm: Swarm, council: _Council) -> list[Step]:

@@ -74,6 +74,7 @@ class SwarmWork:
             self._do(step)
         except MachinekitError as error:
             error.message = f"{step.machine} cannot {step.text}: {error.message}"
+            error.args = (error.message,)
             error.hint = error.hint or AGAIN
             raise
         if step.action in BECOMES and self._is_own(step):

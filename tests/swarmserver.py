@@ -98,8 +98,11 @@ class FakeEngine:
         while len(body) < length:
             body += connection.recv(65536)
         method, path, _ = head.decode().split("\r\n")[0].split(" ")
+        if f"{self.name} {method} {path}" == self.world.hanging:
+            connection.recv(1)  # until whoever asks has ended
+            return
         with self.world.lock:
-            if not self.running:
+            if not self.running or (path == "/info" and self._seeks_a_leader()):
                 return
             try:
                 status, said = 200, self._answer(method, path, json.loads(body or b"null"))
@@ -108,6 +111,16 @@ class FakeEngine:
             self.world.requests.append(f"{self.name} {method} {path.partition('?')[0]}")
         text = b"" if said is None else json.dumps(said).encode()
         connection.sendall(f"HTTP/1.0 {status} -\r\nContent-Type: application/json\r\n\r\n".encode() + text)
+
+    def _seeks_a_leader(self) -> bool:
+        """It would take 20 s to tell of itself."""
+        if self.cluster is None or self.node not in self.cluster.nodes or self.node.role != "manager":
+            return False
+        try:
+            self.cluster.check_quorum()
+        except RefusalError:
+            return True
+        return False
 
     def _answer(self, method: str, path: str, body: Any) -> Any:
         path, _, query = path.partition("?")
@@ -197,6 +210,7 @@ class World:
         self.requests: list[str] = []
         self.tasks: list[list[dict[str, Any]]] = [[]]  # one answer after the other, the last one again and again
         self.engines: dict[str, FakeEngine] = {}
+        self.hanging = ""  # a request that is never answered
         self._store = store
         self._stack = stack
 
@@ -206,9 +220,11 @@ class World:
             engine = FakeEngine(self, name, f"192.0.2.{len(self.engines) + 1}")
             server = self._stack.enter_context(Server(engine.serve))
             self.engines[name] = engine
-            machine = Machine(name, f"uid-of-{name}", "none", self._store.identity(), "", phase=Phase.READY)
-            machine.address, machine.peer_address, machine.tls = "127.0.0.1", engine.ip, False
-            machine.url = f"tcp://127.0.0.1:{server.port}"
+            url = f"tcp://127.0.0.1:{server.port}"
+            machine = Machine(
+                name, f"uid-of-{name}", "none", self._store.identity(), "", {"url": url}, phase=Phase.READY
+            )
+            machine.address, machine.peer_address, machine.tls, machine.url = "127.0.0.1", engine.ip, False, url
             self._store.reserve(machine)
 
     def reset(self) -> None:

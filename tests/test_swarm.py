@@ -18,7 +18,7 @@ from machinekit.store import Store
 from machinekit.swarmapi import Engine
 from machinekit.swarmstate import Roster
 from tests.conftest import Told
-from tests.swarmserver import World, world
+from tests.swarmserver import FakeEngine, World, world
 
 ROSTER = Roster(("m-1", "m-2", "m-3"), ("w-1", "w-2"), {"w-1": {"tier": "web"}})
 MADE = {"m-1": "manager", "m-2": "manager", "m-3": "manager", "w-1": "worker tier=web", "w-2": "worker"}
@@ -200,8 +200,53 @@ def test_another_manager_answers_where_one_does_not(store: Store, told: Told, en
     swarm.converge(store, Roster(ROSTER.managers, ("w-1", "w-2", "extra")), told)
     assert engines.engines["extra"].node
     engines.engines["m-2"].running = False
-    with pytest.raises(MachinekitError, match=r"lost its quorum: .*does not have a leader"):
+    with pytest.raises(MachinekitError, match="lost its quorum: too few managers are online"):
         swarm.converge(store, ROSTER, told)
+
+
+def test_a_lost_quorum_is_not_taken_for_a_swarm_of_others(store: Store, told: Told, engines: World) -> None:
+    swarm.converge(store, ROSTER, told)
+    for name in ("m-2", "m-3"):
+        engines.engines[name].running = False
+    for call in (swarm.converge, lambda *rest: swarm.leave(rest[0], "w-1", *rest[1:])):
+        with pytest.raises(MachinekitError, match="lost its quorum") as caught:
+            call(store, ROSTER, told)
+        assert "The quorum is lost" in caught.value.hint
+    engines.engines["m-1"].running = False
+    for call in (swarm.converge, lambda *rest: swarm.leave(rest[0], "w-1", *rest[1:])):
+        with pytest.raises(MachinekitError, match='"m-1" does not answer, so that nobody knows'):
+            call(store, ROSTER, told)
+
+
+def test_a_step_that_is_through_is_told_though_a_later_one_fails(store: Store, told: Told, engines: World) -> None:
+    engines.engines["m-2"].ip = "192.0.2.99"  # it is not where its record says
+    done: list[str] = []
+    with pytest.raises(EngineError, match="m-2 cannot join"):
+        swarm.converge(store, ROSTER, told, done=done)
+    assert done == ["m-1: start the swarm"]
+    assert [store.load(name).swarm for name in ROSTER.machines] == ["manager", "joining", "", "", ""]
+
+
+def test_an_earlier_node_of_a_name_goes_while_a_later_one_is_a_manager(
+    store: Store, told: Told, engines: World
+) -> None:
+    swarm.converge(store, ROSTER, told)
+    engine = engines.engines["m-3"]
+    cluster, earlier = engine.cluster, engine.node
+    assert cluster
+    assert earlier
+    earlier.labels, earlier.engine = {}, FakeEngine(engines, "m-3", "192.0.2.99")  # it is down, and nobody marked it
+    engine.node = None
+    engine._enter(cluster, "manager", engine_addresses(engine.ip))
+    done = swarm.converge(store, ROSTER, told)
+    assert done[:2] == ["m-3: become a worker", "m-3: remove its node from the swarm"]
+    assert engines.shown() == MADE
+    assert store.load("m-3").swarm == "manager"
+
+
+def engine_addresses(ip: str) -> dict[str, str]:
+    """What a join says of the engine that joins."""
+    return {"ListenAddr": f"{ip}:2377", "AdvertiseAddr": ip, "DataPathAddr": ip}
 
 
 def test_a_change_that_came_between_is_kept(store: Store, told: Told, engines: World) -> None:
@@ -281,8 +326,8 @@ GROWN = {**MADE, "m-3": "worker", "w-1": "manager tier=web", "extra": "worker"}
 
 
 @pytest.mark.parametrize("way", ["make", "change", "leave"])
-def test_killed_at_any_request(engines: World, killer: Killer, way: str) -> None:
-    """The same call again goes on: one swarm, and each machine is one node of it."""
+def test_killed_at_any_request(store: Store, engines: World, killer: Killer, way: str) -> None:
+    """The same call again goes on: one swarm, and each machine is one node of it, which its record tells at once."""
     changed = Roster(("m-1", "m-2", "w-1"), ("m-3", "w-2", "extra"), ROSTER.labels)
     without = Roster(("m-1", "m-3"), ("w-1", "w-2"), ROSTER.labels)
     before, roster, leaving, after = {
@@ -297,6 +342,8 @@ def test_killed_at_any_request(engines: World, killer: Killer, way: str) -> None
         code, changes = killer(roster, leaving, kill)
         if code != -signal.SIGKILL:
             break
+        inside = [name for name, engine in engines.engines.items() if engine.node]
+        assert all(store.load(name).swarm for name in inside), f"killed at {kill}"
         assert killer(roster, leaving)[0] == 0
         assert engines.shown() == after, f"killed at {kill}"
         assert killer(roster, leaving) == (0, 0)

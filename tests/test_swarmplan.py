@@ -33,7 +33,7 @@ def silent(name: str) -> Member:
 
 def node(name: str, role: str, **more: Any) -> Node:
     manager = role == "manager"
-    return replace(Node(f"n-{name}", name, manager, True, manager, marks(name)), **more)
+    return replace(Node(f"n-{name}", name, manager, True, manager, manager, marks(name)), **more)
 
 
 def swarm(*nodes: Node, **members: Member) -> Swarm:
@@ -125,6 +125,19 @@ def labels(**given: str) -> dict[str, str]:
             id="a manager that is gone",
         ),
         pytest.param(THREE, three(m3=silent("m3")), (), [], id="one that is silent stays"),
+        pytest.param(
+            *(
+                THREE,
+                swarm(
+                    *(node("m1", "manager"), node("w1", "worker")),
+                    *(node(name, "manager", ready=False, votes=False, reachable=False) for name in ("m2", "m3")),
+                    **{name: silent(name) for name in ("m2", "m3")},
+                ),
+                ("m3",),
+            ),
+            ["m3: remove its node from the swarm"],
+            id="after a new cluster was forced",
+        ),
         pytest.param(
             *(Roster(("m2",), ("w1",)), swarm(node("m1", "manager"), node("w1", "worker"), m2=out("m2")), ("m1",)),
             [
@@ -246,7 +259,7 @@ def test_labels(there: dict[str, str], given: dict[str, str], wanted: dict[str, 
             "the swarm has lost its quorum: m2, m3 cannot be reached",
         ),
         (Roster(("m11",)), one(), (), 'the swarm names "m11", which is no machine here; did you mean m1?'),
-        (ONE, replace(one(), nodes=(), failure="no leader"), (), "the swarm has lost its quorum: no leader"),
+        (ONE, replace(one(), nodes=(), failure="timed out"), (), "the swarm has lost its quorum: timed out"),
         (Roster(("m1", "m9")), one(), (), 'the swarm names "m9", which is no machine here'),
         (Roster(("m1",), ("w1", "w1")), one(), (), 'the swarm names "w1" twice'),
         (Roster(("m1", "w1"), ("w1",)), one(), (), 'the swarm names "w1" twice'),
