@@ -72,13 +72,10 @@ class Engine:
 
     def member(self, marks: Mapping[str, str], was: str = "") -> Member:
         """Which swarm it is in, if any; `was` is what its record says."""
-        try:
-            said = self._call("GET", "/info")["Swarm"]
-        except EngineError as error:
-            # an engine that looks for a leader in vain takes 20 s to tell of itself, and tells at once that it has none
-            if error.status or was == "worker" or not self._has_no_leader():
-                raise
+        # an engine that looks for a leader in vain takes 20 s to tell of itself, and tells at once that it has none
+        if was not in ("", "worker") and self._has_no_leader():
             return Member(marks, ACTIVE, manages=True, was=was)
+        said = self._call("GET", "/info")["Swarm"]
         return Member(
             marks,
             said["LocalNodeState"],
@@ -95,7 +92,9 @@ class Engine:
         try:
             self.nodes()
         except EngineError as error:
-            return bool(error.status) and "leader" in error.message
+            if not error.status:
+                raise
+            return "leader" in error.message
         return False
 
     def nodes(self) -> tuple[Node, ...]:

@@ -52,9 +52,11 @@ class SwarmWork:
                     for step in possible:
                         self._take(step)
                     continue
+                begun = len(self._done)
                 for step, failure in zip(possible, pool.map(self._tried, possible), strict=True):
                     if failure:
                         failures[step.machine] = failure
+                self._done[begun:] = [str(step) for step in possible if step.machine not in failures]  # in their order
         for failure in failures.values():
             raise failure
 

@@ -122,7 +122,7 @@ def test_a_service_outlives_the_exchange_of_a_worker(lab: Lab, cli: Cli, busybox
         assert killer(roster, kill=1)[0] == -signal.SIGKILL  # after its first change
     killer.end()
     file.write_text(machines + SWARM)
-    assert "~ swarm: none -> manager" in cli("plan", *fleet)
+    assert "~ swarm: as it is -> join the swarm as a worker" in cli("plan", *fleet)
     cli("apply", "--yes", *fleet)
     assert nodes(cli) == {"m-1": "Ready Active Leader", "w-1": "Ready Active", "w-2": "Ready Active"}
     assert cli("plan", *fleet) == "ci: 3 unchanged\n"
@@ -143,7 +143,10 @@ def test_a_service_outlives_the_exchange_of_a_worker(lab: Lab, cli: Cli, busybox
     assert count["nobody"] == 0
     assert count["1"] > 0.95 * count.total()
 
-    # one worker less, and then no swarm at all
+    # one worker less, of which a killed apply has written nothing down, and then no swarm at all
+    forgotten = store.load("w-2")
+    forgotten.swarm = ""
+    store.save(forgotten)
     file.write_text(machines.replace("count: 2", "count: 1") + SWARM)
     cli("apply", "--yes", *fleet)
     assert nodes(cli) == {"m-1": "Ready Active Leader", "w-1": "Ready Active"}
@@ -171,3 +174,15 @@ def test_a_worker_whose_address_another_one_has_joins_anew(lab: Lab, cli: Cli, b
     assert cli("plan", *fleet) == "ci: 3 unchanged\n"
     for name in (low, high):
         until(lambda: len(running(cli)) == 3 and answers(cli, name) == running(cli))  # noqa: B023
+
+    # one of two managers is lost for good, and the way out is the one of docs/swarm.md
+    file.write_text(file.read_text().replace("[m-1], workers: ['w-{index}']", "[m-1, w-1], workers: [w-2]"))
+    cli("apply", "--yes", *fleet)
+    assert nodes(cli)["w-1"] == "Ready Active Reachable"
+    lab.docker("rm", "--force", "--volumes", store.load("w-1").resources[0].name)
+    assert "the swarm has lost its quorum" in cli.fail("apply", "--yes", *fleet)
+    cli("ssh", "m-1", "docker", "swarm", "init", "--force-new-cluster", "--advertise-addr", store.load("m-1").address)
+    cli("apply", "--yes", "--target", "w-1", *fleet)
+    until(lambda: nodes(cli)["w-2"] == "Ready Active")  # it has to find the manager first
+    assert nodes(cli)["w-1"] == "Ready Active Reachable"
+    assert cli("plan", *fleet) == "ci: 3 unchanged\n"
