@@ -140,7 +140,7 @@ class _Parts:
 
 
 def _look(store: Store, fleet: Fleet) -> Swarm:
-    return swarm.look(store, (*_ours(store, fleet), *fleet.roster.machines))
+    return swarm.look(store, (*fleet.roster.machines, *_ours(store, fleet)))  # its managers tell the nodes
 
 
 def _ours(store: Store, fleet: Fleet) -> list[str]:

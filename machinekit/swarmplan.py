@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from machinekit.errors import MachinekitError
 from machinekit.swarmapi import ERROR, INACTIVE, LOCKED, Member, Node
-from machinekit.swarmstate import Roster, Swarm, check, check_silent
+from machinekit.swarmstate import UID, Roster, Swarm, check, check_silent
 
 FILE_LABELS = "machinekit.labels"  # a node's label with the keys of those that the file gave it
 OUTSIDE = 'docs/swarm.md, "A manager outside"'
@@ -56,6 +56,8 @@ def steps(roster: Roster, swarm: Swarm, leaving: Collection[str] = ()) -> list[S
     Raises MachinekitError for what would lose the quorum, two swarms, and a machine that is in a swarm of others.
     """
     check(roster, swarm.members)
+    if not roster.machines and not leaving:
+        return []
     if not roster.machines and not roster.apart:
         return _ending(swarm, leaving)
     stay = {name for name in roster.machines if name not in leaving}
@@ -72,8 +74,6 @@ def steps(roster: Roster, swarm: Swarm, leaving: Collection[str] = ()) -> list[S
         ]
         found += _entries(managers, Action.JOIN_MANAGER, swarm, council)
     else:
-        if not stay:
-            return []
         _check_start(managers, roster, swarm)
         council.join(managers[0])
         found = [Step(Action.START, managers[0]), *_entries(managers[1:], Action.JOIN_MANAGER, swarm, council)]
@@ -134,8 +134,7 @@ def _check_members(swarm: Swarm, names: Collection[str]) -> None:
         member = swarm.members[name]
         if member.state == LOCKED:
             raise MachinekitError(f'the swarm of "{name}" is locked', f"machinekit ssh {name} docker swarm unlock")
-        node = swarm.node(name)
-        if member.state == ERROR and node and node.manager:
+        if member.state == ERROR and not swarm.started and member.was not in ("", "worker"):
             raise MachinekitError(f'manager "{name}" does not get into its swarm: {member.error}', OUTSIDE)
         if not swarm.failure and _foreign(member, swarm):
             raise MachinekitError(
@@ -148,7 +147,11 @@ def _foreign(member: Member, swarm: Swarm) -> bool:
     """Whether it is in a swarm, and that is not ours: one that ours removed still knows its managers."""
     if member.silent or member.manages or member.state == INACTIVE:
         return False
-    return not {member.node, *member.managers} & {node.id for node in swarm.nodes}
+    marked = any(
+        node.labels.get(UID) == member.marks.get(UID) for node in swarm.nodes
+    )  # an engine may not know its node
+    known = {member.node, *member.managers} & {node.id for node in swarm.nodes}
+    return not known and not (member.state == ERROR and marked)
 
 
 def _check_start(managers: list[str], roster: Roster, swarm: Swarm) -> None:
@@ -178,8 +181,8 @@ def _entries(names: Collection[str], join: Action, swarm: Swarm, council: _Counc
             continue
         lapsed = swarm.lapsed(name)
         if lapsed:
-            found.append(Step(Action.LEAVE, name))
-            found += _removal(name, node, council) if node else []
+            removal = _removal(name, node, council) if node else []
+            found += [*removal[:-1], Step(Action.LEAVE, name), *removal[-1:]]
         if lapsed or node is None:
             found.append(Step(join, name))
         elif join is Action.JOIN_MANAGER and not node.manager:

@@ -56,9 +56,9 @@ class Swarm:
         return self.node(machine) is not None or any(map(self.stale, left))
 
     def node(self, machine: str) -> Node | None:
-        """The node that a machine is: as its engine says, or where it is silent as the node's marks or name say."""
+        """The node that a machine is: as its engine says, or where that cannot as the node's marks or name say."""
         member = self.members[machine]
-        if not member.silent:
+        if member.node or not (member.silent or member.state == ERROR):
             return next((node for node in self.nodes if node.id == member.node), None)
         uid = member.marks.get(UID, "")
         marked = [node for node in self.nodes if uid and node.labels.get(UID) == uid]

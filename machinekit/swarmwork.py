@@ -137,17 +137,16 @@ class SwarmWork:
         own = self._is_own(step)
         self._change(step, lambda spec: spec.update(Role="worker"))
         _until(lambda: not heard(), f'"{step.machine}" is still heard among the managers', ROLE)
-        if own:
-            self._managers.remove(step.machine)
+        self._managers = [name for name in self._managers if not own or name != step.machine]
 
     def _is_own(self, step: Step) -> bool:
         """Whether a step is the machine's own, and not of a node that is left of an earlier one of its name."""
-        member = self._swarm.members.get(step.machine)
-        return member is not None and step.node in ("", member.node)
+        node = self._swarm.node(step.machine) if step.machine in self._swarm.members else None
+        return step.node in ("", node.id if node else "")
 
     def _decides(self, machine: str) -> bool:
         """Whether the engine of a machine takes itself for a manager."""
-        return self._engine(machine).member({}).manages
+        return not self._swarm.members[machine].silent and self._engine(machine).member({}).manages
 
     def _change(self, step: Step, edit: Callable[[dict[str, Any]], None]) -> None:
         if node := self._node(step):  # else its join still goes on, and the next look finds what is left to do

@@ -43,7 +43,7 @@ class FakeNode:
     @property
     def up(self) -> bool:
         """Whether its engine is it, and runs."""
-        return self.engine.running and self.engine.node is self
+        return self.engine.running and self.engine.node is self and not self.engine.state
 
     def described(self) -> dict[str, Any]:
         """As the API lists it."""
@@ -89,7 +89,7 @@ class FakeEngine:
         self.running = True
         self.node: FakeNode | None = None
         self.cluster: FakeCluster | None = None
-        self.state = ""  # another than the one that follows from the node
+        self.state = ""  # one in which it does not get into its swarm
 
     def serve(self, connection: socket.socket) -> None:
         """Answer one request."""
@@ -114,7 +114,7 @@ class FakeEngine:
 
     def _seeks_a_leader(self) -> bool:
         """It would take 20 s to tell of itself."""
-        if self.cluster is None or self.node not in self.cluster.nodes or self.node.role != "manager":
+        if self.cluster is None or self.node not in self.cluster.nodes or self.node.role != "manager" or self.state:
             return False
         try:
             self.cluster.check_quorum()
@@ -151,12 +151,13 @@ class FakeEngine:
         return None
 
     def _info(self) -> dict[str, Any]:
-        if self.node is None or self.cluster is None:
-            return {"LocalNodeState": self.state or "inactive", "NodeID": "", "ControlAvailable": False, "Error": ""}
+        if self.node is None or self.cluster is None or self.state:
+            state = self.state or "inactive"
+            return {"LocalNodeState": state, "NodeID": "", "ControlAvailable": False, "Error": self.state}
         managers = [node for node in self.cluster.nodes if node.role == "manager"]
         manages = self.node in managers
         return {
-            "LocalNodeState": self.state or "active",
+            "LocalNodeState": "active",
             "NodeID": self.node.id,
             "ControlAvailable": manages,
             "Error": "",
@@ -164,7 +165,7 @@ class FakeEngine:
         } | ({"Cluster": {"ID": self.cluster.id}} if manages else {})
 
     def _managed(self) -> FakeCluster:
-        if self.cluster is None or self.node not in self.cluster.nodes or self.node.role != "manager":
+        if self.cluster is None or self.node not in self.cluster.nodes or self.node.role != "manager" or self.state:
             raise RefusalError(503, NOT_MANAGER)
         self.cluster.check_quorum()
         return self.cluster
@@ -180,9 +181,9 @@ class FakeEngine:
     def _leave(self, force: bool) -> None:
         if self.node is None:
             raise RefusalError(503, "This node is not part of a swarm")
-        if self.node.role == "manager" and not force:
+        if self.node.role == "manager" and not force and not self.state:
             raise RefusalError(503, MANAGING)
-        self.node = self.cluster = None
+        self.node, self.cluster, self.state = None, None, ""
 
     def _update(self, node: FakeNode, query: str, body: dict[str, Any]) -> None:
         if query != f"version={node.version}":

@@ -244,6 +244,21 @@ def test_an_earlier_node_of_a_name_goes_while_a_later_one_is_a_manager(
     assert store.load("m-3").swarm == "manager"
 
 
+def test_a_manager_that_does_not_get_in_joins_anew(store: Store, told: Told, engines: World) -> None:
+    swarm.converge(store, ROSTER, told)
+    for name in ("m-3", "w-2"):
+        engines.engines[name].state = "error"
+    assert [line for line in swarm.converge(store, ROSTER, told) if line.startswith("m-3")] == [
+        *("m-3: become a worker", "m-3: leave the swarm", "m-3: remove its node from the swarm"),
+        *("m-3: join the swarm as a manager", "m-3: label the node"),
+    ]
+    assert engines.shown() == MADE
+    for name in ROSTER.managers:
+        engines.engines[name].state = "error"
+    with pytest.raises(MachinekitError, match='manager "m-1" does not get into its swarm: error'):
+        swarm.converge(store, ROSTER, told)
+
+
 def engine_addresses(ip: str) -> dict[str, str]:
     """What a join says of the engine that joins."""
     return {"ListenAddr": f"{ip}:2377", "AdvertiseAddr": ip, "DataPathAddr": ip}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from machinekit import fleet, plan, swarming
+from machinekit import fleet, plan, swarming, swarmwork
 from machinekit.errors import MachinekitError
 from machinekit.fleetfile import Fleet
 from machinekit.plan import Plan
@@ -172,6 +172,29 @@ def test_a_target_needs_a_swarm_that_has_begun(store: Store, told: Told, engines
     engines.engines["m-2"].running = True
     fleets.settle(wanted, told)
     assert len(engines.shown()) == 5
+
+
+def test_a_target_that_is_in_no_swarm_does_not_need_one(
+    store: Store, told: Told, engines: World, fleets: Fleets
+) -> None:
+    wanted = fleets(swarm="swarm: {managers: [m-1, m-2], workers: [w-1]}\n")
+    fleets.settle(wanted, told)
+    for name in ("m-1", "m-2"):
+        engines.engines[name].running = False
+    assert fleets.settle(wanted, told, "w-2") == []
+    assert lines(fleets.planned(wanted, targets=["w-2"])) == []
+
+
+def test_the_managers_of_the_file_tell_the_nodes(store: Store, told: Told, engines: World, fleets: Fleets) -> None:
+    engines.add("a-1")
+    other = store.load("a-1")
+    other.fleet = "ci"
+    store.save(other)
+    fleets.settle(fleets(*MANAGERS, *WORKERS), told)
+    swarmwork.engine(store, "a-1").start()  # by hand
+    wanted = fleets("m-1", "m-2", "m-3", "w-1", swarm=SWARM.replace(", w-2", ""))
+    made = fleets.planned(wanted)
+    assert [change.name for change in swarming.exits(store, wanted, made)] == ["w-2"]
 
 
 def test_a_target_alone_does_not_end_the_swarm(store: Store, told: Told, fleets: Fleets) -> None:

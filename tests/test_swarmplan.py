@@ -126,6 +126,14 @@ def labels(**given: str) -> dict[str, str]:
         ),
         pytest.param(THREE, three(m3=silent("m3")), (), [], id="one that is silent stays"),
         pytest.param(
+            *(THREE, three(m3=Member(marks("m3"), "error", error="cannot bind", was="manager")), ()),
+            [
+                *("m3: become a worker", "m3: leave the swarm", "m3: remove its node from the swarm"),
+                *("m3: join the swarm as a manager", "m3: label the node"),
+            ],
+            id="a manager that does not get in with the address that it has now",
+        ),
+        pytest.param(
             *(
                 THREE,
                 swarm(
@@ -281,10 +289,20 @@ def test_labels(there: dict[str, str], given: dict[str, str], wanted: dict[str, 
         (ONE, one(w1=Member(marks("w1"), "active", "n", True, "theirs")), (), "there are 2 swarms: of m1; of w1"),
         (ONE, one(w1=Member(marks("w1"), "locked")), (), 'the swarm of "w1" is locked'),
         (
-            THREE,
-            three(m3=Member(marks("m3"), "error", "n-m3", error="cannot bind")),
+            ONE,
+            swarm(m1=Member(marks("m1"), "error", error="cannot bind", was="manager"), w1=out("w1")),
             (),
-            'manager "m3" does not get into its swarm: cannot bind',
+            'manager "m1" does not get into its swarm: cannot bind',
+        ),
+        (
+            Roster(("m1", "m2"), ("w1",)),
+            swarm(
+                *(node("m1", "manager"), node("m2", "manager", reachable=False)),
+                m2=Member(marks("m2"), "error", error="cannot bind", was="manager"),
+                w1=out("w1"),
+            ),
+            (),
+            "the swarm has lost its quorum: m2 cannot be reached",
         ),
     ],
 )
