@@ -26,7 +26,7 @@ def file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-f",
         "--file",
-        default=os.environ.get("MACHINEKIT_FILE") or FILE,
+        default=file_by_default(),
         help=f"the fleet file ({FILE}) [$MACHINEKIT_FILE]",
     )
     parser.add_argument(
@@ -36,6 +36,11 @@ def file_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="a variable of the file, before the environment's",
     )
+
+
+def file_by_default() -> str:
+    """The file where none is named."""
+    return os.environ.get("MACHINEKIT_FILE") or FILE
 
 
 def plan_options(parser: argparse.ArgumentParser) -> None:

@@ -32,11 +32,12 @@ class Result:
 
 
 class Run:
-    """One apply."""
+    """One apply, or one destroy: `doing` is the command that goes on with what fails."""
 
-    def __init__(self, store: Store, fleet: Fleet, *, agreed: bool, parallel: int, json: bool) -> None:
+    def __init__(self, store: Store, fleet: Fleet, doing: str, *, agreed: bool, parallel: int, json: bool) -> None:
         self._store = store
         self._fleet = fleet
+        self._doing = doing
         self._agreed = agreed
         self._parallel = parallel
         self._json = json
@@ -73,7 +74,8 @@ class Run:
             return told(result.done)
 
         stream = sys.stderr if self._json else sys.stdout
-        return each(self._store, list(by_name), verb, stream=stream, parallel=self._parallel)
+        again = f"run machinekit {self._doing} again"
+        return each(self._store, list(by_name), verb, stream=stream, parallel=self._parallel, again=again)
 
     def _machine(self, change: Change, shown: Progress) -> list[str]:
         wanted = self._wanted.get(change.name)
@@ -93,4 +95,6 @@ class Run:
         if failed:
             count = f"{len(failed)} of {len(self._results)} failed"
             lines = [f"{result.name}: {result.error.splitlines()[0]}" for result in failed]
-            print("\n  ".join([f"machinekit: {count}; apply again goes on with them:", *lines]), file=sys.stderr)
+            print(
+                "\n  ".join([f"machinekit: {count}; {self._doing} again goes on with them:", *lines]), file=sys.stderr
+            )

@@ -24,10 +24,12 @@ def each(
     *,
     stream: TextIO | None = None,
     parallel: int = PARALLEL,
+    again: str = "",
 ) -> int:
     """Call `verb` for every machine, `parallel` at once, and print what it returns; a failure does not stop the others.
 
-    Progress and results go to `stream`, stdout if none is given. Returns the exit code: the highest of all.
+    Progress and results go to `stream`, stdout if none is given. `again` is what to do about a machine that is half
+    removed when a signal ends this, where that is not `machinekit rm`. Returns the exit code: the highest of all.
     """
     lock = threading.Lock()
     waiting, open_ends = list(names), list[str]()
@@ -54,7 +56,7 @@ def each(
             return report(outcome, name)
 
     def left() -> list[str]:
-        lines = [state_of(store, name) for name in open_ends]
+        lines = [state_of(store, name, again) for name in open_ends]
         return [*lines, f"not begun: {', '.join(waiting)}"] if waiting else lines
 
     with (

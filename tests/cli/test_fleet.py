@@ -120,6 +120,45 @@ def test_a_saved_plan_is_carried_out_as_it_was_shown_or_not_at_all(
     assert "cannot read gone.plan" in cli("apply", "-y", "gone.plan").err
 
 
+def test_a_saved_replacement_is_made_once(cli: Cli, cloud: FakeCloud, store: Store, folder: Path) -> None:
+    cli("apply", "-y")
+    cli("plan", "--replace", "m1", "--out", "ci.plan")
+    before = store.load("m1").uid
+    assert cli("apply", "-y", "ci.plan").code == 0
+    made = store.load("m1").uid
+    said = cli("apply", "-y", "ci.plan")
+    assert (said.code, store.load("m1").uid) == (1, made)
+    assert made != before
+    assert "the machines are not as they were when this was planned: m1" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--target", "m1"], "--target"),
+        (["--replace", "m1"], "--replace"),
+        (["--var", "A=b"], "--var"),
+        (["-f", "other.yaml"], "--file"),
+        (["--no-refresh", "--locked"], "--locked, --no-refresh"),
+    ],
+)
+def test_what_narrows_a_plan_down_is_refused_with_one_that_is_saved(
+    words: list[str], named: str, cli: Cli, cloud: FakeCloud, store: Store
+) -> None:
+    cli("plan", "--out", "ci.plan")
+    said = cli("apply", "-y", "ci.plan", *words)
+    assert (said.code, store.names()) == (2, [])
+    assert f"a saved plan is carried out as it is: give {named} to plan --out" in said.err
+
+
+def test_what_goes_on_with_a_destroy_is_destroy(cli: Cli, cloud: FakeCloud, store: Store) -> None:
+    cli("apply", "-y")
+    cloud.failing_once.add("destroy")
+    said = cli("destroy", "-y")
+    assert said.code == 1
+    assert "1 of 2 failed; destroy again goes on with them:" in said.err
+
+
 def test_two_at_once_on_one_fleet(cli: Cli, cloud: FakeCloud, store: Store, told: Told) -> None:
     with store.lock_fleet("ci", "apply", lambda _: None, 0):
         said = cli("apply", "-y", "--lock-timeout", "0")
