@@ -18,6 +18,7 @@ from machinekit.errors import MachinekitError, UsageError, nearest
 from machinekit.machine import Machine
 from machinekit.pins import NO_PINS, Pins
 from machinekit.provider import OptionInfo, Options, absolute
+from machinekit.providers import DEFAULT
 from machinekit.setup import NOTHING, Setup, parse_setup
 from machinekit.spec import Spec, engine_flag, in_words_of, parse_options, parse_spec, storable
 from machinekit.swarmstate import MOST, Roster
@@ -108,7 +109,7 @@ def parse(text: str, file: str, folder: Path, variables: Mapping[str, str]) -> F
         raise UsageError(f"{file} has no keys such as version, name and machines", "start with machinekit init")
     own = {key: value for key, value in document.data.items() if not key.startswith("x-")}  # as in a Compose file
     document.data = _with_absolute_paths(_with_tuples(own), folder)
-    form = fleetform.form(frozenset(drivers.names()) & {key for entry in _entries(document.data) for key in entry})
+    form = fleetform.form(frozenset(drivers.names()) & {*_drivers_named(document.data)})
     try:
         given = form.model_validate(document.data, context={"folder": folder})
     except ValidationError as error:
@@ -254,6 +255,14 @@ def _entries(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for entry in (data.get("defaults"), *(machines if isinstance(machines, tuple) else ())):
         if isinstance(entry, dict):
             yield entry
+
+
+def _drivers_named(data: Mapping[str, Any]) -> Iterator[str]:
+    """What may be drivers whose options the file has, or should have."""
+    given = [entry["driver"] for entry in _entries(data) if isinstance(entry.get("driver"), str)]
+    yield from given or [DEFAULT]
+    for entry in _entries(data):
+        yield from entry
 
 
 def _drivers_in(entry: Any) -> list[str]:

@@ -48,7 +48,9 @@ def test_data(text: str, data: object) -> None:
         ("--- 1\n--- 2", "f:2:1: not YAML: but found another document"),
         ("a: \x00", "f: not YAML: unacceptable character"),
         ("? [a]\n: b", "f:1:3: a key is a text"),
-        ("a: $HOME", "f:1:4: a variable is written ${NAME}, and a dollar sign $$"),
+        ("a: $HOME", "f:1:4: $HOME: a variable is written ${NAME}, and a dollar sign $$"),
+        ("a: |\n  echo \"$1\" $2", "f:1:4: $1: a variable is written ${NAME}, and a dollar sign $$"),
+        ("a: 'x", "f:1:4: not YAML: found unexpected end of stream"),
         ("a:\n  b: ${NONE}", "f:2:6: ${NONE} is not set"),
         ("a: ${NONE:?ask the team}", "f:1:4: ${NONE} is not set: ask the team"),
         ("a: ${EMPTY:?ask the team}", "f:1:4: ${EMPTY} is not set: ask the team"),
@@ -63,6 +65,25 @@ def test_what_is_wrong_and_where(text: str, said: str) -> None:
     with pytest.raises(UsageError) as error:
         read(text, "f", VARIABLES)
     assert said in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a:\n\t- b", "YAML is indented with spaces"),
+        ("- a: b\n   c: d", "lines of one list or section begin in the same column; quote"),
+        ("- a\nb: c", "lines of one list or section begin in the same column; quote"),
+        ("a: b: c", "lines of one list or section begin in the same column; quote"),
+        ("a: {index}-a", 'a value with { or : in it wants quotes, as in "runner-{index}"'),
+        ("{a: a-{index}}", 'a value with { or : in it wants quotes, as in "runner-{index}"'),
+        ("a: 'x", "the quote that begins there is not closed"),
+        ("a: [", "a bracket or brace is not closed"),
+    ],
+)
+def test_what_to_do_about_text_that_is_not_yaml(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as error:
+        read(text, "f", VARIABLES)
+    assert hint in error.value.hint
 
 
 def test_places() -> None:
