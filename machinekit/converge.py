@@ -111,7 +111,7 @@ def install_engine(work: Work) -> None:
     script = packages.install_script(work.spec, work.facts, version, held=bool(version)) + engine.probe_script()
     work.facts = engine.parse_facts(work.execute(script, INSTALL, heard=work.heard))
     if not work.facts.dockerd:
-        raise EngineError("the engine's installation ended well but left no dockerd", "try another --engine source")
+        raise EngineError("the engine's installation ended well but left no dockerd", "try another --engine")
     work.changed.append("engine installed")
 
 

@@ -10,7 +10,20 @@ from pathlib import Path
 
 import dotenv
 
-from machinekit import converge, create, drift, fleetfile, lifecycle, outfit, packages, pinning, plan, swarming, upgrade
+from machinekit import (
+    converge,
+    create,
+    drift,
+    fleetfile,
+    fleetform,
+    lifecycle,
+    outfit,
+    packages,
+    pinning,
+    plan,
+    swarming,
+    upgrade,
+)
 from machinekit.errors import MachinekitError, UsageError
 from machinekit.fleetfile import Fleet, Wanted
 from machinekit.pins import Pins
@@ -79,7 +92,24 @@ def check(fleet: Fleet, plan: Plan) -> None:
 def carry_out(
     store: Store, fleet: str, change: Change, wanted: Wanted | None, progress: Progress, *, agreed: bool = False
 ) -> list[str]:
-    """Do what the plan says for one machine. Returns what was done; the same again goes on where this was stopped."""
+    """Do what the plan says for one machine. Returns what was done; the same again goes on where this was stopped.
+
+    An error that names an option names the file's key for it.
+    """
+    try:
+        return _carry_out(store, fleet, change, wanted, progress, agreed=agreed)
+    except MachinekitError as error:
+        if wanted:
+            error.message, error.hint = (
+                fleetform.in_words_of_the_file(text, wanted.driver) for text in (error.message, error.hint)
+            )
+            error.args = (error.message,)
+        raise
+
+
+def _carry_out(
+    store: Store, fleet: str, change: Change, wanted: Wanted | None, progress: Progress, *, agreed: bool
+) -> list[str]:
     done: list[str] = []
     if change.action in (Action.REMOVE, Action.REPLACE):
         if store.exists(change.name):

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from machinekit import drivers, roles
 from machinekit.providers import DEFAULT
 from machinekit.setup import HostFile, Registry, RoleUse
-from machinekit.spec import Spec, model
+from machinekit.spec import Spec, engine_flag, in_words_of, model
 from machinekit.store import NAME
 
 INDEX = re.compile(r"\{index(?::0([1-9]))?\}")
@@ -100,6 +100,15 @@ def form(used: frozenset[str]) -> type[BaseModel]:
         swarm=(SwarmNodes | None, Field(default=None, description="the machines that make up a Swarm")),
         registries=(tuple[Registry, ...], Field(default=(), description="registries that every machine pulls from")),
     )
+
+
+def in_words_of_the_file(text: str, driver: str = "") -> str:
+    """An error's text with the keys of the file where it names the engine's flags, and those of a driver."""
+    keys = {field: f"engine.{'source' if field == 'engine' else field}" for field in Spec.model_fields}
+    text = in_words_of(text, engine_flag, keys)
+    options = drivers.load(driver).Options.infos() if driver else {}
+    keys = {field: f"{driver}.{field}" for field in options}
+    return in_words_of(text, lambda field: drivers.flag(driver, field), keys)
 
 
 def _fleet_name(name: str) -> str:

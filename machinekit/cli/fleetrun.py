@@ -20,6 +20,12 @@ VERSION = 1  # of the JSON
 SWARM = "the swarm"  # no machine can have that name
 
 
+def reason(error: str) -> str:
+    """The one line of an error that tells most: of a script that failed it is the last one that it said."""
+    first, *more = error.strip().splitlines() or [""]
+    return more[-1] if more and first.endswith(":") else first
+
+
 @dataclass
 class Result:
     """What came of one machine, or of the Swarm."""
@@ -94,7 +100,7 @@ class Run:
         failed = [result for result in self._results.values() if not result.ok]
         if failed:
             count = f"{len(failed)} of {len(self._results)} failed"
-            lines = [f"{result.name}: {result.error.splitlines()[0]}" for result in failed]
+            lines = [f"{result.name}: {reason(result.error)}" for result in failed]
             print(
                 "\n  ".join([f"machinekit: {count}; {self._doing} again goes on with them:", *lines]), file=sys.stderr
             )

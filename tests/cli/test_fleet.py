@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from machinekit.cli.fleetrun import reason
 from machinekit.store import Store
 from tests.conftest import Cli, Told
 from tests.providers.fake import FakeCloud
@@ -149,6 +150,23 @@ def test_what_narrows_a_plan_down_is_refused_with_one_that_is_saved(
     said = cli("apply", "-y", "ci.plan", *words)
     assert (said.code, store.names()) == (2, [])
     assert f"a saved plan is carried out as it is: give {named} to plan --out" in said.err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("it broke", "it broke"),
+        ("", ""),
+        (
+            "a script on root@h:22 failed with exit code 1:\nE: no package\nrole a cannot be installed",
+            "role a cannot",
+        ),
+        ("docker ps: it is wrong\nand more", "docker ps: it is wrong"),
+        ("a script on root@h:22 failed with exit code 1:", "a script on root@h:22 failed with exit code 1:"),
+    ],
+)
+def test_a_failure_in_one_line(error: str, said: str) -> None:
+    assert reason(error).startswith(said)
 
 
 def test_what_goes_on_with_a_destroy_is_destroy(cli: Cli, cloud: FakeCloud, store: Store) -> None:
