@@ -33,6 +33,7 @@ from machinekit.work import Progress, run, working_on
 
 FILE = "machinekit.yaml"
 DOTENV = ".env"
+NO_FILE = "machinekit init writes one to start with; -f names one elsewhere"
 CARRIED = ("files.", "registries.", "roles.")  # what differences in a machine's setup begin with
 
 
@@ -44,8 +45,8 @@ def load(path: Path, given: Mapping[str, str]) -> Fleet:
     try:
         text = path.read_text()
     except OSError as error:
-        hint = "machinekit init writes one to start with" if isinstance(error, FileNotFoundError) else ""
-        raise UsageError(f"cannot read {path}: {error.strerror}", hint) from None
+        missing = isinstance(error, FileNotFoundError)
+        raise UsageError(f"cannot read {path}: {error.strerror}", NO_FILE if missing else "") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not a text in UTF-8") from None
     folder = path.absolute().parent

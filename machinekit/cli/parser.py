@@ -76,7 +76,9 @@ class Parser(argparse.ArgumentParser):
     def _not_understood(self, word: str, parsed: argparse.Namespace) -> UsageError:
         option = word.partition("=")[0]  # what follows may be a secret
         if not word.startswith("-"):
-            return UsageError(f"there is no place for {word!r}", self._see())
+            fleet_file = hasattr(parsed, "file") and word.endswith((".yaml", ".yml"))
+            given = f"a fleet file is given with -f: {self.prog} {parsed.command_name} -f {word}"
+            return UsageError(f"there is no place for {word!r}", given if fleet_file else self._see())
         if option in self._option_string_actions:
             value = " ..." if self._option_string_actions[option].nargs is None else ""
             return UsageError(

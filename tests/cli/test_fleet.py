@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from machinekit.cli.fleetrun import reason
 from machinekit.store import Store
@@ -218,9 +220,13 @@ def test_files(cli: Cli, folder: Path) -> None:
         2,
         [
             "machinekit: cannot read machinekit.yaml: No such file or directory",
-            "  machinekit init writes one to start with",
+            "  machinekit init writes one to start with; -f names one elsewhere",
         ],
     )
+    said = cli("init", "no/such/file.yaml")
+    assert (said.code, said.err) == (1, "machinekit: cannot write no/such/file.yaml: No such file or directory\n")
+    said = cli("plan", "ci.yaml")
+    assert "there is no place for 'ci.yaml'\n  a fleet file is given with -f: machinekit plan -f ci.yaml" in said.err
     assert cli("init").code == 0
     assert cli("validate").out == "machinekit.yaml: fleet my-fleet, 1 machine (qemu)\n"
     assert "is there already" in cli("init").err
@@ -240,6 +246,17 @@ def test_a_machine_made_by_hand_is_taken_in(cli: Cli, cloud: FakeCloud, folder: 
     assert "of the fleet my-fleet now" in cli("import", "m1").out
     assert cli("plan").out == "my-fleet: 1 unchanged\n"
     assert cli("import", "nobody").code == 2
+
+
+def test_a_variable_may_stand_for_any_value_in_an_editor(cli: Cli) -> None:
+    found = jsonschema.Draft202012Validator(json.loads(cli("schema").out))
+    file = (
+        "version: 1\nname: ci\nmachines: [{name: 'm{index}', count: %s, engine: {source: '${FROM}'}, "
+        "roles: [{role: gitlab-runner, url: %s, token: 'env:T'}]}]"
+    )
+    assert found.is_valid(yaml.safe_load(file % ("'${N:-3}'", "'${URL:-https://gitlab.example}'")))
+    assert not found.is_valid(yaml.safe_load(file % ("many", "https://gitlab.example")))
+    assert not found.is_valid(yaml.safe_load(file % ("3", "gitlab.example")))
 
 
 def test_schema(cli: Cli) -> None:
