@@ -49,6 +49,12 @@ class _Dumper(yaml.SafeDumper):
     """Puts in quotes what either version of YAML would take for something else than a text."""
 
 
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    """Lines as lines, where YAML can."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
 for _tag, _form, _first in _CORE:
     for _kind in (_Loader, _Dumper):
         _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_form})$"), [*_first])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machinekit.errors import UsageError
-from machinekit.yamlfile import read
+from machinekit.yamlfile import read, written
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdef", "bcdefg", strict=True)
@@ -84,6 +84,23 @@ def test_what_to_do_about_text_that_is_not_yaml(text: str, hint: str) -> None:
     with pytest.raises(UsageError) as error:
         read(text, "f", VARIABLES)
     assert hint in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "yaml"),
+    [
+        ("hello\nyou\n", "a: |\n  hello\n  you\n"),
+        ("no end\nhere", "a: |-\n  no end\n  here\n"),
+        ("one", "a: one\n"),
+    ],
+)
+def test_lines_are_written_as_lines(text: str, yaml: str) -> None:
+    assert written({"a": text}) == yaml
+
+
+@given(st.text(alphabet="ab:-#'\"| \n\t$", max_size=40))
+def test_what_is_written_is_read_again(text: str) -> None:
+    assert read(written({"a": [text]}), "f", {}).data == {"a": [text]}
 
 
 def test_places() -> None:
