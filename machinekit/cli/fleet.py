@@ -101,11 +101,28 @@ def _difference(each: Difference) -> str:
     if each.after is None:
         return f"- {each.what}{forces}"
     if isinstance(each.before, dict):
-        return f"~ {each.what}{forces}"
+        return f"~ {each.what}: {', '.join(_within(each.before, each.after)) or 'its files'}{forces}"
     return f"~ {each.what}: {_value(each.before)} -> {_value(each.after)}{forces}"
 
 
+def _within(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What differs in a file, a registry or a role; what follows from its options is left out."""
+    found: list[str] = []
+    for key in dict.fromkeys([*before, *after]):
+        old, new = before.get(key), after.get(key)
+        if old == new or key == "kept":
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _within(old, new)
+        elif key == "digest":
+            found.append("other content")
+        else:
+            found.append(key if "\n" in f"{old}{new}" else f"{key}: {_value(old)} -> {_value(new)}")
+    return found
+
+
 def _value(value: Any) -> str:
+    value = "" if value is None else str(value).lower() if isinstance(value, bool) else value
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     text = text if len(text) <= LONG else f"{text[: LONG - 3]}..."
     return text or "none"

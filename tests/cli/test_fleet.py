@@ -12,7 +12,9 @@ import jsonschema
 import pytest
 import yaml
 
+from machinekit.cli.fleet import print_plan
 from machinekit.cli.fleetrun import reason
+from machinekit.plan import Action, Change, Difference, Plan
 from machinekit.store import Store
 from tests.conftest import Cli, Told
 from tests.providers.fake import FakeCloud
@@ -81,6 +83,44 @@ def test_what_keeps_a_swarm_from_working_is_told_before(cli: Cli, folder: Path) 
     assert cli("plan").out.splitlines()[2:] == [f"! {remark}", "ci: 2 to create"]
     assert json.loads(cli("plan", "--json").out)["remarks"] == [remark]
     assert f"! {remark}\n" in cli("apply").out, "before anybody agrees"
+
+
+@pytest.mark.parametrize(
+    ("what", "before", "after", "said"),
+    [
+        (
+            "roles.registry",
+            {"options": {"port": 5000, "username": ""}, "kept": {"digest": "a"}},
+            {"options": {"port": 5001, "username": "ci"}, "kept": {"digest": "b"}},
+            "~ roles.registry: port: 5000 -> 5001, username: none -> ci",
+        ),
+        (
+            "roles.compose",
+            {"options": {"environment": {"A": "1", "B": "2"}}, "kept": {}},
+            {"options": {"environment": {"A": "3", "C": "4"}}, "kept": {}},
+            "~ roles.compose: A: 1 -> 3, B: 2 -> none, C: none -> 4",
+        ),
+        ("roles.mine", {"kept": {"digest": "a"}}, {"kept": {"digest": "b"}}, "~ roles.mine: its files"),
+        (
+            "registries.a",
+            {"mirror": False, "digest": "a"},
+            {"mirror": True, "digest": "b"},
+            "~ registries.a: mirror: false -> true, other content",
+        ),
+        (
+            "files./a",
+            {"content": "a\n", "mode": "1"},
+            {"content": "b", "mode": "2"},
+            "~ files./a: content, mode: 1 -> 2",
+        ),
+    ],
+)
+def test_what_differs_in_what_a_machine_carries(
+    what: str, before: object, after: object, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change = Change("m1", Action.CHANGE, "fake", (Difference(what, before, after),))
+    print_plan(Plan("ci", (change,)))
+    assert capsys.readouterr().out.splitlines()[1] == f"    {said}"
 
 
 def test_for_programs(cli: Cli, cloud: FakeCloud) -> None:
