@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import jsonschema
@@ -235,6 +236,14 @@ def test_versions() -> None:
 
 def test_the_file_to_start_with_is_right() -> None:
     assert parse(static("fleet/machinekit.yaml"), "machinekit.yaml", Path("/project"), {}).machines
+
+
+def test_what_the_file_to_start_with_leaves_out_is_right_too() -> None:
+    text, count = re.subn(r"(?m)^( *)# ( *(?:- )?\{?\w+:.*)$", r"\1\2", static("fleet/machinekit.yaml"))
+    found = parse(text, "machinekit.yaml", Path("/project"), {})
+    assert count > 10
+    assert (len(found.machines), found.managers) == (4, ("node1",))
+    assert (found.machines[0].spec.engine, len(found.machines[0].setup.registries)) == ("docker", 1)
 
 
 def test_the_schema_knows_every_driver() -> None:

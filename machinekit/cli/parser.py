@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
+ALIKE = 0.7  # options share their dashes
+
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Keeps examples as written. argparse makes one for every argument and would import shutil for the width."""
@@ -87,7 +89,7 @@ class Parser(argparse.ArgumentParser):
         if said := parsed.command.elsewhere(option):
             return UsageError(f"{option} {said}", self._see())
         known = [flag for parser in (self, *self._commands()) for flag in parser._option_string_actions]
-        return UsageError(f"there is no option {option}{nearest(option, known)}", self._see())
+        return UsageError(f"there is no option {option}{nearest(option, known, ALIKE)}", self._see())
 
     def _commands(self) -> list[argparse.ArgumentParser]:
         groups = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
