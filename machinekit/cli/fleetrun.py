@@ -17,6 +17,12 @@ from machinekit.store import Store
 from machinekit.work import Progress
 
 VERSION = 1  # of the JSON
+DONE = {
+    Action.CREATE: "created",
+    Action.CHANGE: "changed",
+    Action.REPLACE: "replaced",
+    Action.REMOVE: "removed",
+}
 SWARM = "the swarm"  # no machine can have that name
 
 
@@ -47,6 +53,7 @@ class Run:
         self._agreed = agreed
         self._parallel = parallel
         self._json = json
+        self._stream = sys.stderr if json else sys.stdout
         self._wanted = {machine.name: machine for machine in fleet.machines}
         self._results: dict[str, Result] = {}
 
@@ -60,6 +67,7 @@ class Run:
             code = max(code, self._each([join], lambda _, shown: self._swarm(shown, staying)))
         for change in leaving:
             code = max(code, self._each([change], self._exchange))
+        self._tell_what_was_done()
         self._tell_failures()
         if self._json:
             results = [asdict(result) for result in self._results.values()]
@@ -79,9 +87,8 @@ class Run:
             result.ok = True
             return told(result.done)
 
-        stream = sys.stderr if self._json else sys.stdout
         again = f"run machinekit {self._doing} again"
-        return each(self._store, list(by_name), verb, stream=stream, parallel=self._parallel, again=again)
+        return each(self._store, list(by_name), verb, stream=self._stream, parallel=self._parallel, again=again)
 
     def _machine(self, change: Change, shown: Progress) -> list[str]:
         wanted = self._wanted.get(change.name)
@@ -95,6 +102,11 @@ class Run:
         swarming.leave(self._store, self._fleet, change.name, shown)
         done = self._machine(change, shown)
         return done + (self._swarm(shown) if change.name in self._wanted else [])
+
+    def _tell_what_was_done(self) -> None:
+        done = [result.action for result in self._results.values() if result.ok and result.name != SWARM]
+        if counts := [f"{done.count(action.value)} {word}" for action, word in DONE.items() if action.value in done]:
+            print(f"{self._fleet.name}: {', '.join(counts)}", file=self._stream)
 
     def _tell_failures(self) -> None:
         failed = [result for result in self._results.values() if not result.ok]

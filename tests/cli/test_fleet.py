@@ -40,11 +40,13 @@ def test_from_nothing_to_nothing(cli: Cli, cloud: FakeCloud, store: Store) -> No
     said = cli("apply", "--yes")
     assert said.code == 0, said
     assert "m1: created" in said.out
+    assert said.out.endswith("\nci: 2 created\n")
     assert cli("plan").out == "ci: 2 unchanged\n"
     assert cli("apply").out == "ci: 2 unchanged\n"  # nothing to ask
     said = cli("destroy")
     assert (said.code, store.names()) == (2, ["m1", "m2"])  # no terminal to ask at
-    assert cli("destroy", "--yes").code == 0
+    said = cli("destroy", "--yes")
+    assert (said.code, said.out.splitlines()[-1]) == (0, "ci: 2 removed")
     assert (store.names(), cloud.instances, cloud.disks) == ([], {}, {})
 
 
@@ -139,6 +141,7 @@ def test_a_failure_does_not_stop_the_others_and_apply_goes_on(cli: Cli, cloud: F
     said = cli("apply", "-y")
     assert said.code == 1
     assert "1 of 2 failed; apply again goes on with them:" in said.err
+    assert said.out.endswith("\nci: 1 created\n")
     assert "the provider refuses to create" in said.err
     assert cli("apply", "-y").code == 0
     assert len(cloud.instances) == len(store.names()) == 2
