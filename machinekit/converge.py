@@ -11,7 +11,7 @@ from machinekit import carry, certificates, dockerapi, dockercontext, engine, ho
 from machinekit.errors import DeadlineError, EngineError, GoneError, PreCheckError, RemoteError
 from machinekit.machine import Instance, Phase, State
 from machinekit.store import KNOWN_HOSTS
-from machinekit.work import Step, Work
+from machinekit.work import COMEBACK, Step, Work
 
 ADDRESS = 300.0  # seconds: how long each wait goes on
 BOOT = 600.0  # a first boot without KVM on a busy computer takes minutes
@@ -21,6 +21,7 @@ INSTALL = 1200.0
 CONFIGURE = 300.0
 ENGINE = 60.0
 GLANCE = 2.0
+STARTED = "started"  # as a person is told that an instance was stopped and is on now
 
 
 def find_address(work: Work) -> None:
@@ -36,7 +37,7 @@ def find_address(work: Work) -> None:
         )
     if found.state in (State.STOPPED, State.PAUSED):
         work.driver.start()
-        work.changed.append("started")
+        work.changed.append(STARTED)
     work.place(_poll_address(work, found))
 
 
@@ -48,14 +49,23 @@ def wait_for_ssh(work: Work) -> None:
     from machinekit import ssh
 
     host = work.host
-    patience = BOOT if work.driver.capabilities.births else ssh.CONNECT
+    patience = _patience(work, ssh.CONNECT)
     if not host.known_hosts.exists():
         fingerprints = work.driver.host_keys
         key = ssh.wait_scan(host, fingerprints, patience)
         work.write(KNOWN_HOSTS, f"{host.alias} {key}\n".encode())
         if not fingerprints:
             work.note(f"pinned the host key seen at first contact: {ssh.fingerprint(key)}")
-    work.connection = ssh.wait_connect(host, patience, newborn=work.newborn, ask=work.progress.ask)
+    work.connection = ssh.wait_connect(
+        host, patience, newborn=work.newborn, ask=work.progress.ask, told=lambda why: work.part(why.message)
+    )
+
+
+def _patience(work: Work, adopted: float) -> float:
+    """Seconds to wait for a login: as long as a boot may take only where there may be one. `adopted` is a server's."""
+    if not work.driver.capabilities.births:
+        return adopted
+    return BOOT if work.newborn or STARTED in work.changed else COMEBACK
 
 
 def detect_system(work: Work) -> None:
@@ -101,7 +111,7 @@ def install_engine(work: Work) -> None:
     script = packages.install_script(work.spec, work.facts, version, held=bool(version)) + engine.probe_script()
     work.facts = engine.parse_facts(work.execute(script, INSTALL, heard=work.heard))
     if not work.facts.dockerd:
-        raise EngineError("the engine's installation ended well but left no dockerd", "try another --engine source")
+        raise EngineError("the engine's installation ended well but left no dockerd", "try another --engine")
     work.changed.append("engine installed")
 
 

@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: what may have been meant; empty when nothing is near."""
+def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """The end of a message about an unknown word: what may have been meant; empty when nothing is near.
+
+    `likeness` is the share of letters, from 0 to 1, that the two must have in common.
+    """
     import difflib
 
-    near = difflib.get_close_matches(word, list(known), 1)
+    near = difflib.get_close_matches(word, list(known), 1, likeness)
     return f"; did you mean {near[0]}?" if near else ""
 
 

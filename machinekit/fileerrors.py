@@ -17,6 +17,8 @@ WANTED = {"string": "a text", "int": "a whole number", "float": "a number", "boo
 WANTED |= {"tuple": "a list", "dict": "keys with values", "model": "keys with values", "mapping": "keys with values"}
 WANTED["dataclass"] = WANTED["model_attributes"] = WANTED["model"]
 
+EVERYWHERE = ("name", "version")  # keys that mean something else further out
+
 Extra = Callable[[Path], str]  # more about a key that is none; empty when there is nothing to say
 
 
@@ -42,12 +44,14 @@ def _line(problem: ErrorDetails, path: Path, form: type[BaseModel], document: Do
 def _explanation(problem: ErrorDetails, path: Path, form: type[BaseModel], extra: Extra) -> str:
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":
-        return f" is no key here{extra(path) or nearest(str(path[-1]), _keys(form, path[:-1]))}"
+        return (
+            f" is no key here{extra(path) or _elsewhere(form, path) or nearest(str(path[-1]), _keys(form, path[:-1]))}"
+        )
     if kind == "missing":
         return " is missing"
     if kind.endswith("_type"):
         right = WANTED.get(kind.removesuffix("_type"), "what belongs here")
-        return f": {_said(given)} is not {right}{_quotes(kind, given)}"
+        return f": {_said(given)} is not {right}{_quotes(kind, given) or _meant(given, form, path)}"
     if kind == "literal_error":
         return f": {_said(given)} is not {problem['ctx']['expected']}"
     if kind == "too_short":
@@ -69,6 +73,28 @@ def _said(given: Any) -> str:
 
 def _quotes(kind: str, given: Any) -> str:
     return "; put it in quotes" if kind == "string_type" and isinstance(given, (int, float)) else ""
+
+
+def _meant(given: Any, form: type[BaseModel], path: Path) -> str:
+    """What was to be given: a model's one necessary key, or what the field is for."""
+    needed = [key for each in _models(form, path) for key, field in each.model_fields.items() if field.is_required()]
+    if isinstance(given, str) and len(needed) == 1:
+        return f"; did you mean {{{needed[0]}: {given}}}?"
+    field = _field(form, path)
+    return f" ({field.description})" if field and field.description else ""
+
+
+def _elsewhere(form: type[BaseModel], path: Path) -> str:
+    """Where a key that is none has its place: one section further in, or anywhere further out."""
+    key, around = str(path[-1]), path[:-1]
+    for section in _keys(form, around):
+        if key in _keys(form, (*around, section)):
+            return f"; it is a key of {section}"
+    for depth in reversed(range(len(around))):
+        outer = around[:depth]
+        if key not in EVERYWHERE and key in _keys(form, outer):
+            return f"; its place is {named(outer) or 'the top of the file'}"
+    return ""
 
 
 def _keys(form: type[BaseModel], path: Path) -> Iterable[str]:

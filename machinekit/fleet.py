@@ -10,7 +10,20 @@ from pathlib import Path
 
 import dotenv
 
-from machinekit import converge, create, drift, fleetfile, lifecycle, outfit, packages, pinning, plan, swarming, upgrade
+from machinekit import (
+    converge,
+    create,
+    drift,
+    fleetfile,
+    fleetform,
+    lifecycle,
+    outfit,
+    packages,
+    pinning,
+    plan,
+    swarming,
+    upgrade,
+)
 from machinekit.errors import MachinekitError, UsageError
 from machinekit.fleetfile import Fleet, Wanted
 from machinekit.pins import Pins
@@ -20,6 +33,7 @@ from machinekit.work import Progress, run, working_on
 
 FILE = "machinekit.yaml"
 DOTENV = ".env"
+NO_FILE = "machinekit init writes one to start with; -f names one elsewhere"
 CARRIED = ("files.", "registries.", "roles.")  # what differences in a machine's setup begin with
 
 
@@ -31,8 +45,8 @@ def load(path: Path, given: Mapping[str, str]) -> Fleet:
     try:
         text = path.read_text()
     except OSError as error:
-        hint = "machinekit init writes one to start with" if isinstance(error, FileNotFoundError) else ""
-        raise UsageError(f"cannot read {path}: {error.strerror}", hint) from None
+        missing = isinstance(error, FileNotFoundError)
+        raise UsageError(f"cannot read {path}: {error.strerror}", NO_FILE if missing else "") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not a text in UTF-8") from None
     folder = path.absolute().parent
@@ -79,7 +93,24 @@ def check(fleet: Fleet, plan: Plan) -> None:
 def carry_out(
     store: Store, fleet: str, change: Change, wanted: Wanted | None, progress: Progress, *, agreed: bool = False
 ) -> list[str]:
-    """Do what the plan says for one machine. Returns what was done; the same again goes on where this was stopped."""
+    """Do what the plan says for one machine. Returns what was done; the same again goes on where this was stopped.
+
+    An error that names an option names the file's key for it.
+    """
+    try:
+        return _carry_out(store, fleet, change, wanted, progress, agreed=agreed)
+    except MachinekitError as error:
+        if wanted:
+            error.message, error.hint = (
+                fleetform.in_words_of_the_file(text, wanted.driver) for text in (error.message, error.hint)
+            )
+            error.args = (error.message,)
+        raise
+
+
+def _carry_out(
+    store: Store, fleet: str, change: Change, wanted: Wanted | None, progress: Progress, *, agreed: bool
+) -> list[str]:
     done: list[str] = []
     if change.action in (Action.REMOVE, Action.REPLACE):
         if store.exists(change.name):

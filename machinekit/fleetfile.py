@@ -18,8 +18,9 @@ from machinekit.errors import MachinekitError, UsageError, nearest
 from machinekit.machine import Machine
 from machinekit.pins import NO_PINS, Pins
 from machinekit.provider import OptionInfo, Options, absolute
+from machinekit.providers import DEFAULT
 from machinekit.setup import NOTHING, Setup, parse_setup
-from machinekit.spec import Spec, engine_flag, in_words_of, parse_options, parse_spec, storable
+from machinekit.spec import Spec, parse_options, parse_spec, storable
 from machinekit.swarmstate import MOST, Roster
 
 
@@ -108,7 +109,7 @@ def parse(text: str, file: str, folder: Path, variables: Mapping[str, str]) -> F
         raise UsageError(f"{file} has no keys such as version, name and machines", "start with machinekit init")
     own = {key: value for key, value in document.data.items() if not key.startswith("x-")}  # as in a Compose file
     document.data = _with_absolute_paths(_with_tuples(own), folder)
-    form = fleetform.form(frozenset(drivers.names()) & {key for entry in _entries(document.data) for key in entry})
+    form = fleetform.form(frozenset(drivers.names()) & {*_drivers_named(document.data)})
     try:
         given = form.model_validate(document.data, context={"folder": folder})
     except ValidationError as error:
@@ -175,22 +176,20 @@ class _Expansion:
         for stranger in own:
             self._wrong((*path, stranger), f"the machine's driver is {driver}")
         values = self._merged(driver, entry)
-        keys = {field: f"{driver}.{field}" for field in kind.Options.infos()}
         try:
             return parse_options(driver, kind, _with_secrets(driver, values))
         except UsageError as error:
-            self._wrong((*path, driver), in_words_of(error.message, lambda field: drivers.flag(driver, field), keys))
+            self._wrong((*path, driver), fleetform.in_words_of_the_file(error.message, driver))
         return None
 
     def _spec(self, entry: Any, labels: Mapping[str, str], path: yamlfile.Path) -> Spec | None:
         values = self._merged("engine", entry)
         if "source" in values:
             values["engine"] = values.pop("source")
-        keys = {field: f"engine.{_key(field)}" for field in Spec.model_fields}
         try:
             return parse_spec({**values, "labels": tuple(f"{key}={value}" for key, value in labels.items())})
         except UsageError as error:
-            self._wrong((*path, "engine"), in_words_of(error.message, engine_flag, keys))
+            self._wrong((*path, "engine"), fleetform.in_words_of_the_file(error.message))
         return None
 
     def _setup(self, driver: str, entry: Any, path: yamlfile.Path) -> Setup | None:
@@ -256,12 +255,16 @@ def _entries(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield entry
 
 
+def _drivers_named(data: Mapping[str, Any]) -> Iterator[str]:
+    """What may be drivers whose options the file has, or should have."""
+    given = [entry["driver"] for entry in _entries(data) if isinstance(entry.get("driver"), str)]
+    yield from given or [DEFAULT]
+    for entry in _entries(data):
+        yield from entry
+
+
 def _drivers_in(entry: Any) -> list[str]:
     return [key for key in entry.model_fields_set if key in drivers.names()]
-
-
-def _key(field: str) -> str:
-    return "source" if field == "engine" else field
 
 
 def _with_tuples(data: Any) -> Any:

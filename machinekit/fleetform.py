@@ -12,10 +12,13 @@ from pydantic.fields import FieldInfo
 from machinekit import drivers, roles
 from machinekit.providers import DEFAULT
 from machinekit.setup import HostFile, Registry, RoleUse
-from machinekit.spec import Spec, model
+from machinekit.spec import Spec, engine_flag, in_words_of, model
 from machinekit.store import NAME
 
 INDEX = re.compile(r"\{index(?::0([1-9]))?\}")
+VARIABLE = r"\$\{"  # what a value with a variable in it has
+# of JSON Schema: what a value must be, where a text with a variable is something else
+RULES = ("type", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 MOST = 10_000  # machines of one group: more is a typo
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -49,7 +52,26 @@ def schema() -> dict[str, Any]:
     """The JSON Schema of a fleet file with every installed driver."""
     found = form(frozenset(drivers.names())).model_json_schema()
     found["$defs"]["RoleUse"] = _role_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "machinekit.yaml", **found}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "machinekit.yaml",
+        **_or_variables(found),
+    }
+
+
+def _or_variables(part: Any) -> Any:
+    """The schema where ${NAME} may stand for a value: an editor cannot know what it will be."""
+    if isinstance(part, list):
+        return [_or_variables(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    part = {key: _or_variables(value) for key, value in part.items()}
+    if part.get("type") == "string" and isinstance(part.get("pattern"), str):
+        return {**part, "pattern": f"{part['pattern']}|{VARIABLE}"}
+    if part.get("type") not in ("integer", "number", "boolean") and "enum" not in part:
+        return part
+    rules = {key: part.pop(key) for key in RULES if key in part}
+    return {**part, "anyOf": [rules, {"type": "string", "pattern": VARIABLE}]}
 
 
 def _role_schema() -> dict[str, Any]:
@@ -100,6 +122,15 @@ def form(used: frozenset[str]) -> type[BaseModel]:
         swarm=(SwarmNodes | None, Field(default=None, description="the machines that make up a Swarm")),
         registries=(tuple[Registry, ...], Field(default=(), description="registries that every machine pulls from")),
     )
+
+
+def in_words_of_the_file(text: str, driver: str = "") -> str:
+    """An error's text with the keys of the file where it names the engine's flags, and those of a driver."""
+    keys = {field: f"engine.{'source' if field == 'engine' else field}" for field in Spec.model_fields}
+    text = in_words_of(text, engine_flag, keys)
+    options = drivers.load(driver).Options.infos() if driver else {}
+    keys = {field: f"{driver}.{field}" for field in options}
+    return in_words_of(text, lambda field: drivers.flag(driver, field), keys)
 
 
 def _fleet_name(name: str) -> str:

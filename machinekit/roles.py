@@ -62,6 +62,8 @@ def _written(value: Any) -> Any:
 
 
 def _local(path: str, info: ValidationInfo) -> str:
+    if "\n" in path:
+        raise ValueError(f"{path.partition(chr(10))[0]!r} and so on is a text; give the path of a file that has it")
     return path if not path or is_stored(info) else pack.absolute(path, folder_of(info))
 
 

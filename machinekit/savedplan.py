@@ -22,31 +22,46 @@ AGAIN = "make the plan again: machinekit plan --out FILE"
 
 @dataclass(frozen=True)
 class SavedPlan:
-    """The fleet as its file was, how the plan was narrowed, and what it said. There are no secrets in it."""
+    """The fleet as its file was, how the plan was narrowed, what it said, and of which machines, by their ids.
+
+    There are no secrets in it.
+    """
 
     fleet: Fleet
     refresh: bool
     targets: tuple[str, ...]
     replace: tuple[str, ...]
     said: dict[str, Any]
+    machines: dict[str, str]
 
     def still_right(self, store: Store) -> Plan:
         """The plan as it is now; raises MachinekitError when it is not what was saved."""
         plan = make_plan(store, self.fleet, refresh=self.refresh, targets=self.targets, replace=self.replace)
-        now = _comparable(plan)
-        if now != self.said:
+        now, machines = _comparable(plan), _ids(store, plan)
+        if (now, machines) != (self.said, self.machines):
             before, after = ({change["name"]: change for change in said["changes"]} for said in (self.said, now))
-            moved = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
+            moved = [
+                name
+                for name in dict.fromkeys([*before, *after])
+                if (before.get(name), self.machines.get(name)) != (after.get(name), machines.get(name))
+            ]
             raise MachinekitError(f"the machines are not as they were when this was planned: {', '.join(moved)}", AGAIN)
         return plan
 
 
 def save(
-    file: str, fleet: Fleet, plan: Plan, *, refresh: bool, targets: Collection[str] = (), replace: Collection[str] = ()
+    file: str,
+    store: Store,
+    fleet: Fleet,
+    plan: Plan,
+    *,
+    refresh: bool,
+    targets: Collection[str] = (),
+    replace: Collection[str] = (),
 ) -> None:
     """Write the plan to a file, for its owner's eyes."""
     about = {"version": VERSION, "refresh": refresh, "targets": [*targets], "replace": [*replace]}
-    data = about | {"fleet": fleet.to_json(), "plan": plan.to_json()}
+    data = about | {"fleet": fleet.to_json(), "plan": plan.to_json(), "machines": _ids(store, plan)}
     draft = Path(f"{file}.draft")
     try:
         write(draft, json.dumps(data, indent=2).encode() + b"\n", 0o600)
@@ -62,13 +77,19 @@ def read(file: str) -> SavedPlan:
         if data["version"] > VERSION:
             raise UsageError(f"{file} was written by a newer machinekit", "upgrade machinekit")
         fleet = Fleet.from_json(data["fleet"])
-        return SavedPlan(fleet, data["refresh"], tuple(data["targets"]), tuple(data["replace"]), data["plan"])
+        narrowed = data["refresh"], tuple(data["targets"]), tuple(data["replace"])
+        return SavedPlan(fleet, *narrowed, data["plan"], data["machines"])
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}", AGAIN) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(
             f"{file} is not a plan that machinekit has saved", f"for a fleet file: machinekit apply -f {file}"
         ) from None
+
+
+def _ids(store: Store, plan: Plan) -> dict[str, str]:
+    """The ids of the machines that something happens to: one that was made anew since is another one."""
+    return {change.name: store.load(change.name).uid for change in plan.actions if store.exists(change.name)}
 
 
 def _comparable(plan: Plan) -> dict[str, Any]:

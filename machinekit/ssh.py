@@ -6,14 +6,21 @@ import base64
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import paramiko
 import tenacity
 
 from machinekit import dial
-from machinekit.errors import ConnectError, HostKeyError, LoginError, UnreachableError, WrongAddressError
+from machinekit.errors import (
+    ConnectError,
+    HostKeyError,
+    LoginError,
+    MachinekitError,
+    UnreachableError,
+    WrongAddressError,
+)
 from machinekit.host import Host
 from machinekit.login import Keys
 from machinekit.remote import Connection
@@ -59,13 +66,27 @@ def connect(host: Host, ask: Ask = nobody, patience: float = CONNECT) -> Connect
     return Connection(transport, host, ask, patience)
 
 
-def wait_connect(host: Host, patience: float, *, newborn: bool, ask: Ask = nobody) -> Connection:
+def wait_connect(
+    host: Host,
+    patience: float,
+    *,
+    newborn: bool,
+    ask: Ask = nobody,
+    told: Callable[[MachinekitError], None] = lambda why: None,
+) -> Connection:
     """Log in as soon as the host allows; raises the last reason when `patience` seconds are over.
 
-    A `newborn` may refuse the key until its first boot has put it in; any other refusal is final.
+    A `newborn` may refuse the key until its first boot has put it in; any other refusal is final. `told` hears why
+    it has not come to it yet, after each try.
     """
     passing = (UnreachableError, LoginError) if newborn else UnreachableError
-    return _waiting(patience, passing)(connect, host, ask)
+
+    def tell(state: tenacity.RetryCallState) -> None:
+        why = state.outcome and state.outcome.exception()
+        if isinstance(why, MachinekitError):
+            told(why)
+
+    return _waiting(patience, passing).copy(before_sleep=tell)(connect, host, ask)
 
 
 def scan(host: Host, wanted: tuple[str, ...] = (), patience: float = CONNECT) -> str:

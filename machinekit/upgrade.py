@@ -40,9 +40,12 @@ def _exchange(work: Work, to: str) -> None:
     """
     spec, facts, remembered = work.spec, work.facts, work.spec.version
     old = packages.version_there(spec, facts)
-    offers = converge.ask_versions(work)
     wanted = to or remembered
-    new = old if wanted == old else packages.choose(wanted, offers, packages.what(spec, facts))
+    if wanted == old:
+        _hold(work, old)
+        return
+    offers = converge.ask_versions(work)
+    new = packages.choose(wanted, offers, packages.what(spec, facts))
     pinned = "" if to == packages.LATEST else to or remembered
     if new == old and pinned == remembered:
         return
@@ -64,6 +67,14 @@ def _exchange(work: Work, to: str) -> None:
         _remember(work, remembered)
         journal = "\n".join(lines[: lines.index(BACK)][-JOURNAL:])
         raise EngineError(f"{journal}\nthe engine does not start with {there}; it runs {back} again")
+
+
+def _hold(work: Work, version: str) -> None:
+    """Keep the very version that is there, as a lock wants it: no repository has to be asked for that."""
+    if version != work.spec.version:
+        work.execute(packages.hold_script(work.spec, work.facts), converge.INSTALL)
+        _remember(work, version)
+        work.changed.append(_done(version, version, version))
 
 
 def _done(old: str, new: str, pinned: str) -> str:

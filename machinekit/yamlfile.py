@@ -29,6 +29,16 @@ _CORE = (
 )
 # as Compose has them: $$ is a dollar sign, ${NAME:-default} where NAME may be missing, ${NAME:?why} where it must not
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^}]*))?\}|)")
+_OPEN_QUOTE = "unexpected end of stream"
+# what to do about PyYAML's words for what is no YAML; the first that is found in them counts
+_HINTS = {
+    r"'\\t'": "YAML is indented with spaces, not with tabs",
+    "found character|undefined alias": "a value that begins with @, %, ` or * wants quotes",
+    "found '<scalar>'|got '{'": 'a value with { or : in it wants quotes, as in "runner-{index}"',
+    "<block end>|mapping values": "lines of one list or section begin in the same column; quote a value with : in it",
+    _OPEN_QUOTE: "the quote that begins there is not closed",
+    "<stream end>|got ':'": "a bracket or brace is not closed",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -39,6 +49,12 @@ class _Dumper(yaml.SafeDumper):
     """Puts in quotes what either version of YAML would take for something else than a text."""
 
 
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    """Lines as lines, where YAML can."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
 for _tag, _form, _first in _CORE:
     for _kind in (_Loader, _Dumper):
         _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_form})$"), [*_first])
@@ -68,9 +84,11 @@ def read(text: str, file: str, variables: Mapping[str, str]) -> Document:
     try:
         node = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        said = str(error.problem or error.context)
+        mark = error.context_mark if _OPEN_QUOTE in said else error.problem_mark or error.context_mark
         where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
-        raise UsageError(f"{where}: not YAML: {error.problem or error.context}") from None
+        hint = next((hint for words, hint in _HINTS.items() if re.search(words, said)), "")
+        raise UsageError(f"{where}: not YAML: {said}", hint) from None
     except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"{file}: not YAML: {' '.join(str(error).split()) or 'too deep'}") from None
     document = Document(file)
@@ -148,7 +166,8 @@ class _Reader:
         if dollar:
             return "$"
         if not name:
-            raise self._wrong(node, "a variable is written ${NAME}, and a dollar sign $$")
+            word = re.match(r"\$[{(]?\w*[})]?", found.string[found.start() :])
+            raise self._wrong(node, f"{word and word[0]}: a variable is written ${{NAME}}, and a dollar sign $$")
         if value := self._variables.get(name):
             return value
         if how == "-":

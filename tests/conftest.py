@@ -48,6 +48,7 @@ class Told:
 
     steps: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
     secrets: dict[str, str] = field(default_factory=dict)  # what a person would answer
 
     def ask(self, question: str) -> str | None:
@@ -64,8 +65,9 @@ class Told:
         assert seconds >= 0
 
     def part(self, machine: str, text: str) -> None:
-        """A step that is part done has begun."""
+        """A step that is part done has begun; keep it."""
         assert self.steps
+        self.parts.append(text)
 
     def note(self, machine: str, text: str) -> None:
         """Keep it."""

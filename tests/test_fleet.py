@@ -9,7 +9,7 @@ import pytest
 
 from machinekit import fleet, plan, swarming
 from machinekit.create import create
-from machinekit.errors import DriverError, MachinekitError, UsageError
+from machinekit.errors import DriverError, MachinekitError, PreCheckError, UsageError
 from machinekit.fleetfile import Fleet
 from machinekit.fleetwriter import written
 from machinekit.machine import Phase, State
@@ -198,6 +198,20 @@ def test_create_by_hand_leaves_a_fleets_machine_alone(store: Store, cloud: FakeC
     apply(store, loaded(file, THREE), told)
     with pytest.raises(MachinekitError, match='machine "m1" is of the fleet "ci"'):
         create(store, "m1", driver="fake", options=FakeOptions("s3cret"), spec=Spec(), progress=told)
+
+
+def test_an_error_names_keys_of_the_file_and_no_flags(
+    store: Store, cloud: FakeCloud, told: Told, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(driver: object) -> None:
+        raise PreCheckError("--fake-size is too much, and --fake-sizes is no option", "with --engine-version too")
+
+    monkeypatch.setattr("tests.providers.fake.Fake.check", full)
+    wanted = loaded(file, THREE)
+    with pytest.raises(PreCheckError) as error:
+        apply(store, wanted, told)
+    assert error.value.message == "fake.size is too much, and --fake-sizes is no option"
+    assert error.value.hint == "with engine.version too"
 
 
 def test_a_change_that_fails_is_planned_again(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import jsonschema
@@ -156,6 +157,15 @@ WRONG = [
     ("machines: []\ncolour: red", "4:1: colour is no key here"),
     ("machine: []", "3:1: machine is no key here; did you mean machines?"),
     ("{}", "not YAML"),
+    ("machines: [{name: a, registries: []}]", "registries is no key here; its place is the top of the file"),
+    ("machines: [{name: a, memory: 2G}]", "machines[0].memory is no key here; it is a key of qemu"),
+    ("machines: [{name: a, driver: fake, size: 2}]", "machines[0].size is no key here; it is a key of fake"),
+    ("machines: [{name: a, opts: []}]", "machines[0].opts is no key here; it is a key of engine"),
+    ("machines: []\ndriver: qemu", "driver is no key here; it is a key of defaults"),
+    ("machines: [{name: a, qemu: {labels: {}}}]", "machines[0].qemu.labels is no key here; its place is machines[0]"),
+    ("machines: [{name: a, engine: {opts: {a: b}}}]", "something with keys is not a list (dockerd option, name=value"),
+    ("machines: [{name: a, roles: [compose]}]", "'compose' is not keys with values; did you mean {role: compose}?"),
+    ("machines: [{name: a, roles: [{role: script, run: 'a\n\n  b'}]}]", "and so on is a text; give the path of a file"),
     ("machines: {a: b}", "3:11: machines: something with keys is not a list"),
     ("machines: [a]", "3:12: machines[0]: 'a' is not keys with values"),
     ("machines: [{nmae: a}]", "3:13: machines[0].nmae is no key here; did you mean name?"),
@@ -226,6 +236,14 @@ def test_versions() -> None:
 
 def test_the_file_to_start_with_is_right() -> None:
     assert parse(static("fleet/machinekit.yaml"), "machinekit.yaml", Path("/project"), {}).machines
+
+
+def test_what_the_file_to_start_with_leaves_out_is_right_too() -> None:
+    text, count = re.subn(r"(?m)^( *)# ( *(?:- )?\{?\w+:.*)$", r"\1\2", static("fleet/machinekit.yaml"))
+    found = parse(text, "machinekit.yaml", Path("/project"), {})
+    assert count > 10
+    assert (len(found.machines), found.managers) == (4, ("node1",))
+    assert (found.machines[0].spec.engine, len(found.machines[0].setup.registries)) == ("docker", 1)
 
 
 def test_the_schema_knows_every_driver() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,15 @@ def test_the_users_own_script_gets_its_variables() -> None:
     assert "it'\"'\"'s" in text
     assert NASTY not in text
     assert base64.b64encode((HERE / "run").read_bytes()).decode() in text
+
+
+def test_the_page_about_roles_has_all_their_options() -> None:
+    page = (Path(__file__).parents[1] / "docs/roles.md").read_text()
+    for name in roles.names():
+        row = next(line for line in page.splitlines() if re.match(rf"\| `{name}` \| [*`]", line))
+        told = re.findall(r"(\*\*)?`([a-z_]+)`", row.split("|")[2])
+        fields = roles.model(name).model_fields
+        assert {option for _, option in told} == set(fields)
+        assert {option for bold, option in told if bold} == {
+            key for key, field in fields.items() if field.is_required()
+        }

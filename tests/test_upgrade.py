@@ -59,6 +59,18 @@ def test_where_an_upgrade_goes(
     assert upgrade(store, "node1", told) == []
 
 
+def test_the_very_version_that_is_there_is_held_without_asking_a_repository(
+    store: Store, told: Told, host: FakeHost
+) -> None:
+    adopt(store, told, host)
+    host.offers = []
+    assert upgrade(store, "node1", told, to=OLD) == ["held at 20.10.25"]
+    assert remembered(store) == OLD
+    assert any("packages_hold docker.io" in script for script in host.scripts)
+    assert not any("packages_install docker.io" in script for script in host.scripts)
+    assert upgrade(store, "node1", told) == []
+
+
 @pytest.mark.parametrize("pinned", ["", "20.10.25"])
 def test_an_engine_that_does_not_start_is_taken_back(store: Store, told: Told, host: FakeHost, pinned: str) -> None:
     adopt(store, told, host, **({"version": pinned} if pinned else {}))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machinekit.errors import UsageError
-from machinekit.yamlfile import read
+from machinekit.yamlfile import read, written
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdef", "bcdefg", strict=True)
@@ -48,7 +48,9 @@ def test_data(text: str, data: object) -> None:
         ("--- 1\n--- 2", "f:2:1: not YAML: but found another document"),
         ("a: \x00", "f: not YAML: unacceptable character"),
         ("? [a]\n: b", "f:1:3: a key is a text"),
-        ("a: $HOME", "f:1:4: a variable is written ${NAME}, and a dollar sign $$"),
+        ("a: $HOME", "f:1:4: $HOME: a variable is written ${NAME}, and a dollar sign $$"),
+        ("a: |\n  echo \"$1\" $2", "f:1:4: $1: a variable is written ${NAME}, and a dollar sign $$"),
+        ("a: 'x", "f:1:4: not YAML: found unexpected end of stream"),
         ("a:\n  b: ${NONE}", "f:2:6: ${NONE} is not set"),
         ("a: ${NONE:?ask the team}", "f:1:4: ${NONE} is not set: ask the team"),
         ("a: ${EMPTY:?ask the team}", "f:1:4: ${EMPTY} is not set: ask the team"),
@@ -63,6 +65,42 @@ def test_what_is_wrong_and_where(text: str, said: str) -> None:
     with pytest.raises(UsageError) as error:
         read(text, "f", VARIABLES)
     assert said in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a:\n\t- b", "YAML is indented with spaces"),
+        ("- a: b\n   c: d", "lines of one list or section begin in the same column; quote"),
+        ("- a\nb: c", "lines of one list or section begin in the same column; quote"),
+        ("a: b: c", "lines of one list or section begin in the same column; quote"),
+        ("a: {index}-a", 'a value with { or : in it wants quotes, as in "runner-{index}"'),
+        ("{a: a-{index}}", 'a value with { or : in it wants quotes, as in "runner-{index}"'),
+        ("a: 'x", "the quote that begins there is not closed"),
+        ("a: [", "a bracket or brace is not closed"),
+    ],
+)
+def test_what_to_do_about_text_that_is_not_yaml(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as error:
+        read(text, "f", VARIABLES)
+    assert hint in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "yaml"),
+    [
+        ("hello\nyou\n", "a: |\n  hello\n  you\n"),
+        ("no end\nhere", "a: |-\n  no end\n  here\n"),
+        ("one", "a: one\n"),
+    ],
+)
+def test_lines_are_written_as_lines(text: str, yaml: str) -> None:
+    assert written({"a": text}) == yaml
+
+
+@given(st.text(alphabet="ab:-#'\"| \n\t$", max_size=40))
+def test_what_is_written_is_read_again(text: str) -> None:
+    assert read(written({"a": [text]}), "f", {}).data == {"a": [text]}
 
 
 def test_places() -> None:

@@ -48,16 +48,15 @@ class Apply(Command):
 
         store = store_of(args)
         if args.plan:
-            if args.locked:
-                raise UsageError("a saved plan is locked, or it is not: --locked goes with plan --out")
+            _check_alone(args)
             saved = savedplan.read(args.plan)
-            return _under_lock(store, saved.fleet, args, lambda: saved.still_right(store))
+            return _under_lock(store, saved.fleet, args, lambda: saved.still_right(store), "apply")
         wanted = fleet.planned_fleet_of(args)
 
         def plan() -> Plan:
             return make_plan(store, wanted, refresh=not args.no_refresh, targets=args.target, replace=args.replace)
 
-        return _under_lock(store, wanted, args, plan)
+        return _under_lock(store, wanted, args, plan, "apply")
 
 
 class Destroy(Command):
@@ -79,7 +78,17 @@ class Destroy(Command):
         from machinekit.fleetfile import Fleet
 
         store, empty = store_of(args), Fleet(fleet.fleet_of(args).name, ())
-        return _under_lock(store, empty, args, lambda: make_plan(store, empty, refresh=False))
+        return _under_lock(store, empty, args, lambda: make_plan(store, empty, refresh=False), "destroy")
+
+
+def _check_alone(args: argparse.Namespace) -> None:
+    """Raise UsageError for options that a saved plan cannot heed."""
+    from machinekit.cli import fleet
+
+    given = {"--file": args.file != fleet.file_by_default(), "--var": args.var, "--target": args.target}
+    given |= {"--replace": args.replace, "--locked": args.locked, "--no-refresh": args.no_refresh}
+    if names := [name for name, value in given.items() if value]:
+        raise UsageError(f"a saved plan is carried out as it is: give {', '.join(names)} to plan --out")
 
 
 def _carrying_out(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +113,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def _under_lock(store: Store, fleet: Fleet, args: argparse.Namespace, plan: Callable[[], Plan]) -> int:
+def _under_lock(store: Store, fleet: Fleet, args: argparse.Namespace, plan: Callable[[], Plan], doing: str) -> int:
     """Make the plan, show it, ask, and carry it out, while nobody else changes the fleet."""
     from machinekit.cli.fleet import print_plan
     from machinekit.cli.fleetrun import Run
@@ -112,11 +121,12 @@ def _under_lock(store: Store, fleet: Fleet, args: argparse.Namespace, plan: Call
     from machinekit.fleet import alone, check
 
     stream = sys.stderr if args.json else sys.stdout
-    with alone(store, fleet.name, "apply", PlainProgress(sys.stderr), args.lock_timeout):
+    with alone(store, fleet.name, doing, PlainProgress(sys.stderr), args.lock_timeout):
         made = plan()
         print_plan(made, stream)
         check(fleet, made)
         if made.actions and not args.yes and not confirm("Do this?", stream):
             print("nothing was changed", file=stream)
             return 1
-        return Run(store, fleet, agreed=args.yes, parallel=args.parallel, json=args.json).carry_out(made)
+        run = Run(store, fleet, doing, agreed=args.yes, parallel=args.parallel, json=args.json)
+        return run.carry_out(made)

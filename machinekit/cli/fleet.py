@@ -26,7 +26,7 @@ def file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-f",
         "--file",
-        default=os.environ.get("MACHINEKIT_FILE") or FILE,
+        default=file_by_default(),
         help=f"the fleet file ({FILE}) [$MACHINEKIT_FILE]",
     )
     parser.add_argument(
@@ -36,6 +36,11 @@ def file_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="a variable of the file, before the environment's",
     )
+
+
+def file_by_default() -> str:
+    """The file where none is named."""
+    return os.environ.get("MACHINEKIT_FILE") or FILE
 
 
 def plan_options(parser: argparse.ArgumentParser) -> None:
@@ -96,11 +101,28 @@ def _difference(each: Difference) -> str:
     if each.after is None:
         return f"- {each.what}{forces}"
     if isinstance(each.before, dict):
-        return f"~ {each.what}{forces}"
+        return f"~ {each.what}: {', '.join(_within(each.before, each.after)) or 'its files'}{forces}"
     return f"~ {each.what}: {_value(each.before)} -> {_value(each.after)}{forces}"
 
 
+def _within(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What differs in a file, a registry or a role; what follows from its options is left out."""
+    found: list[str] = []
+    for key in dict.fromkeys([*before, *after]):
+        old, new = before.get(key), after.get(key)
+        if old == new or key == "kept":
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _within(old, new)
+        elif key == "digest":
+            found.append("other content")
+        else:
+            found.append(key if "\n" in f"{old}{new}" else f"{key}: {_value(old)} -> {_value(new)}")
+    return found
+
+
 def _value(value: Any) -> str:
+    value = "" if value is None else str(value).lower() if isinstance(value, bool) else value
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     text = text if len(text) <= LONG else f"{text[: LONG - 3]}..."
     return text or "none"

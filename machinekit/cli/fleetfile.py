@@ -30,6 +30,8 @@ class Init(Command):
                 file.write(static("fleet/machinekit.yaml"))
         except FileExistsError:
             raise MachinekitError(f"{args.file} is there already", "give another name, or edit it") from None
+        except OSError as error:
+            raise MachinekitError(f"cannot write {args.file}: {error.strerror}") from None
         print(f"{args.file} is written; edit it, then: machinekit plan")
         return 0
 

@@ -19,7 +19,19 @@ from machinekit.store import Store
 from machinekit.work import Progress
 
 VERSION = 1  # of the JSON
+DONE = {
+    Action.CREATE: "created",
+    Action.CHANGE: "changed",
+    Action.REPLACE: "replaced",
+    Action.REMOVE: "removed",
+}
 SWARM = "the swarm"  # no machine can have that name
+
+
+def reason(error: str) -> str:
+    """The one line of an error that tells most: of a script that failed it is the last one that it said."""
+    first, *more = error.strip().splitlines() or [""]
+    return more[-1] if more and first.endswith(":") else first
 
 
 @dataclass
@@ -34,14 +46,16 @@ class Result:
 
 
 class Run:
-    """One apply."""
+    """One apply, or one destroy: `doing` is the command that goes on with what fails."""
 
-    def __init__(self, store: Store, fleet: Fleet, *, agreed: bool, parallel: int, json: bool) -> None:
+    def __init__(self, store: Store, fleet: Fleet, doing: str, *, agreed: bool, parallel: int, json: bool) -> None:
         self._store = store
         self._fleet = fleet
+        self._doing = doing
         self._agreed = agreed
         self._parallel = parallel
         self._json = json
+        self._stream = sys.stderr if json else sys.stdout
         self._wanted = {machine.name: machine for machine in fleet.machines}
         self._results: dict[str, Result] = {}
         self._names: list[str] = []  # that the plan is about
@@ -57,6 +71,7 @@ class Run:
             code = max(code, self._each([join], partial(self._swarm, staying)))
         for change in leaving:
             code = max(code, self._each([change], self._exchange))
+        self._tell_what_was_done()
         self._tell_failures()
         if self._json:
             results = [asdict(result) for result in self._results.values()]
@@ -76,15 +91,16 @@ class Run:
             result.ok = True
             return told(result.done)
 
-        stream = sys.stderr if self._json else sys.stdout
-        return each(self._store, list(by_name), verb, stream=stream, parallel=self._parallel, state=self._state)
+        names, parallel = list(by_name), self._parallel
+        return each(self._store, names, verb, stream=self._stream, parallel=parallel, state=self._state)
 
     def _state(self, name: str) -> str:
         """How far one is whose work is cut short."""
+        again = f"run machinekit {self._doing} again"
         if name != SWARM:
-            return state_of(self._store, name)
+            return state_of(self._store, name, again)
         done = ", ".join(self._results[name].done) or "nothing was changed yet"
-        return f"{name}: {done}; run machinekit apply again, it goes on from here"
+        return f"{name}: {done}; {again}, it goes on from here"
 
     def _machine(self, change: Change, shown: Progress, result: Result) -> None:
         wanted = self._wanted.get(change.name)
@@ -100,9 +116,16 @@ class Run:
         if change.name in self._wanted:
             self._swarm((), change, shown, result)
 
+    def _tell_what_was_done(self) -> None:
+        done = [result.action for result in self._results.values() if result.ok and result.name != SWARM]
+        if counts := [f"{done.count(action.value)} {word}" for action, word in DONE.items() if action.value in done]:
+            print(f"{self._fleet.name}: {', '.join(counts)}", file=self._stream)
+
     def _tell_failures(self) -> None:
         failed = [result for result in self._results.values() if not result.ok]
         if failed:
             count = f"{len(failed)} of {len(self._results)} failed"
-            lines = [f"{result.name}: {result.error.splitlines()[0]}" for result in failed]
-            print("\n  ".join([f"machinekit: {count}; apply again goes on with them:", *lines]), file=sys.stderr)
+            lines = [f"{result.name}: {reason(result.error)}" for result in failed]
+            print(
+                "\n  ".join([f"machinekit: {count}; {self._doing} again goes on with them:", *lines]), file=sys.stderr
+            )

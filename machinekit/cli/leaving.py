@@ -66,8 +66,8 @@ def _leave(number: int, left: Callable[[], list[str]], before: Callable[[], None
     os._exit(code)
 
 
-def state_of(store: Store, name: str) -> str:
-    """How far a machine is, and how to go on."""
+def state_of(store: Store, name: str, again: str = "") -> str:
+    """How far a machine is, and how to go on; `again` finishes its removal, `machinekit rm` if it is empty."""
     try:
         if not store.exists(name):
             return f"{name}: there is nothing of it"
@@ -77,5 +77,5 @@ def state_of(store: Store, name: str) -> str:
     if machine.phase is Phase.CREATING:
         return f"{name}: not created to the end; {to_finish(machine)}"
     if machine.phase is Phase.REMOVING:
-        return f"{name}: not removed to the end; machinekit rm {name}"
+        return f"{name}: not removed to the end; {again or f'machinekit rm {name}'}"
     return f"{name}: what was being done may be half done; run the same command again"

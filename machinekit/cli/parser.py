@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
+ALIKE = 0.7  # options share their dashes
+
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Keeps examples as written. argparse makes one for every argument and would import shutil for the width."""
@@ -76,7 +78,9 @@ class Parser(argparse.ArgumentParser):
     def _not_understood(self, word: str, parsed: argparse.Namespace) -> UsageError:
         option = word.partition("=")[0]  # what follows may be a secret
         if not word.startswith("-"):
-            return UsageError(f"there is no place for {word!r}", self._see())
+            fleet_file = hasattr(parsed, "file") and word.endswith((".yaml", ".yml"))
+            given = f"a fleet file is given with -f: {self.prog} {parsed.command_name} -f {word}"
+            return UsageError(f"there is no place for {word!r}", given if fleet_file else self._see())
         if option in self._option_string_actions:
             value = " ..." if self._option_string_actions[option].nargs is None else ""
             return UsageError(
@@ -85,7 +89,7 @@ class Parser(argparse.ArgumentParser):
         if said := parsed.command.elsewhere(option):
             return UsageError(f"{option} {said}", self._see())
         known = [flag for parser in (self, *self._commands()) for flag in parser._option_string_actions]
-        return UsageError(f"there is no option {option}{nearest(option, known)}", self._see())
+        return UsageError(f"there is no option {option}{nearest(option, known, ALIKE)}", self._see())
 
     def _commands(self) -> list[argparse.ArgumentParser]:
         groups = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]

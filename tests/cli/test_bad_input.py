@@ -52,6 +52,7 @@ USAGE = [
     ("--storage-path= --bogus", "COMMAND is missing", HELP),
     # --- which option
     ("ls --quite", "there is no option --quite; did you mean --quiet?", "see machinekit ls --help"),
+    ("show --json", "there is no option --json", "see machinekit show --help"),
     ("ls --qui", "there is no option --qui; did you mean --quiet?", "see machinekit ls --help"),
     ("ls --fitler=name=a", "there is no option --fitler; did you mean --filter?", "see machinekit ls --help"),
     ("ls --quiet=yes", "--quiet takes no value", "see machinekit ls --help"),

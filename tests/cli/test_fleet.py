@@ -8,8 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
+from machinekit.cli.fleet import print_plan
+from machinekit.cli.fleetrun import reason
+from machinekit.plan import Action, Change, Difference, Plan
 from machinekit.store import Store
 from tests.conftest import Cli, Told
 from tests.providers.fake import FakeCloud
@@ -35,11 +40,13 @@ def test_from_nothing_to_nothing(cli: Cli, cloud: FakeCloud, store: Store) -> No
     said = cli("apply", "--yes")
     assert said.code == 0, said
     assert "m1: created" in said.out
+    assert said.out.endswith("\nci: 2 created\n")
     assert cli("plan").out == "ci: 2 unchanged\n"
     assert cli("apply").out == "ci: 2 unchanged\n"  # nothing to ask
     said = cli("destroy")
     assert (said.code, store.names()) == (2, ["m1", "m2"])  # no terminal to ask at
-    assert cli("destroy", "--yes").code == 0
+    said = cli("destroy", "--yes")
+    assert (said.code, said.out.splitlines()[-1]) == (0, "ci: 2 removed")
     assert (store.names(), cloud.instances, cloud.disks) == ([], {}, {})
 
 
@@ -80,6 +87,44 @@ def test_what_keeps_a_swarm_from_working_is_told_before(cli: Cli, folder: Path) 
     assert f"! {remark}\n" in cli("apply").out, "before anybody agrees"
 
 
+@pytest.mark.parametrize(
+    ("what", "before", "after", "said"),
+    [
+        (
+            "roles.registry",
+            {"options": {"port": 5000, "username": ""}, "kept": {"digest": "a"}},
+            {"options": {"port": 5001, "username": "ci"}, "kept": {"digest": "b"}},
+            "~ roles.registry: port: 5000 -> 5001, username: none -> ci",
+        ),
+        (
+            "roles.compose",
+            {"options": {"environment": {"A": "1", "B": "2"}}, "kept": {}},
+            {"options": {"environment": {"A": "3", "C": "4"}}, "kept": {}},
+            "~ roles.compose: A: 1 -> 3, B: 2 -> none, C: none -> 4",
+        ),
+        ("roles.mine", {"kept": {"digest": "a"}}, {"kept": {"digest": "b"}}, "~ roles.mine: its files"),
+        (
+            "registries.a",
+            {"mirror": False, "digest": "a"},
+            {"mirror": True, "digest": "b"},
+            "~ registries.a: mirror: false -> true, other content",
+        ),
+        (
+            "files./a",
+            {"content": "a\n", "mode": "1"},
+            {"content": "b", "mode": "2"},
+            "~ files./a: content, mode: 1 -> 2",
+        ),
+    ],
+)
+def test_what_differs_in_what_a_machine_carries(
+    what: str, before: object, after: object, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change = Change("m1", Action.CHANGE, "fake", (Difference(what, before, after),))
+    print_plan(Plan("ci", (change,)))
+    assert capsys.readouterr().out.splitlines()[1] == f"    {said}"
+
+
 def test_for_programs(cli: Cli, cloud: FakeCloud) -> None:
     made = json.loads(cli("plan", "--json").out)
     assert [change["action"] for change in made["changes"]] == ["create", "create"]
@@ -96,6 +141,7 @@ def test_a_failure_does_not_stop_the_others_and_apply_goes_on(cli: Cli, cloud: F
     said = cli("apply", "-y")
     assert said.code == 1
     assert "1 of 2 failed; apply again goes on with them:" in said.err
+    assert said.out.endswith("\nci: 1 created\n")
     assert "the provider refuses to create" in said.err
     assert cli("apply", "-y").code == 0
     assert len(cloud.instances) == len(store.names()) == 2
@@ -118,6 +164,62 @@ def test_a_saved_plan_is_carried_out_as_it_was_shown_or_not_at_all(
         plan.write_text(text)
         assert cli("apply", "-y", "ci.plan").code == 2
     assert "cannot read gone.plan" in cli("apply", "-y", "gone.plan").err
+
+
+def test_a_saved_replacement_is_made_once(cli: Cli, cloud: FakeCloud, store: Store, folder: Path) -> None:
+    cli("apply", "-y")
+    cli("plan", "--replace", "m1", "--out", "ci.plan")
+    before = store.load("m1").uid
+    assert cli("apply", "-y", "ci.plan").code == 0
+    made = store.load("m1").uid
+    said = cli("apply", "-y", "ci.plan")
+    assert (said.code, store.load("m1").uid) == (1, made)
+    assert made != before
+    assert "the machines are not as they were when this was planned: m1" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--target", "m1"], "--target"),
+        (["--replace", "m1"], "--replace"),
+        (["--var", "A=b"], "--var"),
+        (["-f", "other.yaml"], "--file"),
+        (["--no-refresh", "--locked"], "--locked, --no-refresh"),
+    ],
+)
+def test_what_narrows_a_plan_down_is_refused_with_one_that_is_saved(
+    words: list[str], named: str, cli: Cli, cloud: FakeCloud, store: Store
+) -> None:
+    cli("plan", "--out", "ci.plan")
+    said = cli("apply", "-y", "ci.plan", *words)
+    assert (said.code, store.names()) == (2, [])
+    assert f"a saved plan is carried out as it is: give {named} to plan --out" in said.err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("it broke", "it broke"),
+        ("", ""),
+        (
+            "a script on root@h:22 failed with exit code 1:\nE: no package\nrole a cannot be installed",
+            "role a cannot",
+        ),
+        ("docker ps: it is wrong\nand more", "docker ps: it is wrong"),
+        ("a script on root@h:22 failed with exit code 1:", "a script on root@h:22 failed with exit code 1:"),
+    ],
+)
+def test_a_failure_in_one_line(error: str, said: str) -> None:
+    assert reason(error).startswith(said)
+
+
+def test_what_goes_on_with_a_destroy_is_destroy(cli: Cli, cloud: FakeCloud, store: Store) -> None:
+    cli("apply", "-y")
+    cloud.failing_once.add("destroy")
+    said = cli("destroy", "-y")
+    assert said.code == 1
+    assert "1 of 2 failed; destroy again goes on with them:" in said.err
 
 
 def test_two_at_once_on_one_fleet(cli: Cli, cloud: FakeCloud, store: Store, told: Told) -> None:
@@ -161,9 +263,13 @@ def test_files(cli: Cli, folder: Path) -> None:
         2,
         [
             "machinekit: cannot read machinekit.yaml: No such file or directory",
-            "  machinekit init writes one to start with",
+            "  machinekit init writes one to start with; -f names one elsewhere",
         ],
     )
+    said = cli("init", "no/such/file.yaml")
+    assert (said.code, said.err) == (1, "machinekit: cannot write no/such/file.yaml: No such file or directory\n")
+    said = cli("plan", "ci.yaml")
+    assert "there is no place for 'ci.yaml'\n  a fleet file is given with -f: machinekit plan -f ci.yaml" in said.err
     assert cli("init").code == 0
     assert cli("validate").out == "machinekit.yaml: fleet my-fleet, 1 machine (qemu)\n"
     assert "is there already" in cli("init").err
@@ -183,6 +289,17 @@ def test_a_machine_made_by_hand_is_taken_in(cli: Cli, cloud: FakeCloud, folder: 
     assert "of the fleet my-fleet now" in cli("import", "m1").out
     assert cli("plan").out == "my-fleet: 1 unchanged\n"
     assert cli("import", "nobody").code == 2
+
+
+def test_a_variable_may_stand_for_any_value_in_an_editor(cli: Cli) -> None:
+    found = jsonschema.Draft202012Validator(json.loads(cli("schema").out))
+    file = (
+        "version: 1\nname: ci\nmachines: [{name: 'm{index}', count: %s, engine: {source: '${FROM}'}, "
+        "roles: [{role: gitlab-runner, url: %s, token: 'env:T'}]}]"
+    )
+    assert found.is_valid(yaml.safe_load(file % ("'${N:-3}'", "'${URL:-https://gitlab.example}'")))
+    assert not found.is_valid(yaml.safe_load(file % ("many", "https://gitlab.example")))
+    assert not found.is_valid(yaml.safe_load(file % ("3", "gitlab.example")))
 
 
 def test_schema(cli: Cli) -> None:

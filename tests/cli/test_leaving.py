@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from machinekit.providers.processes import find, kill
 
+from machinekit.cli.leaving import state_of
 from machinekit.machine import Machine, Phase
 from machinekit.store import Store
 from tests.servers import Server, silent
@@ -123,6 +124,13 @@ def test_a_program_that_does_not_answer_ends_too(store: Store, hanging: Hanging)
             assert process.poll() is None
         left(process, signal.SIGTERM)
     assert hanging.running() == []
+
+
+def test_how_to_go_on_with_a_machine_that_is_half_removed(store: Store) -> None:
+    store.reserve(Machine("m1", "uid", "none", "s", "", fleet="ci", phase=Phase.REMOVING))
+    assert state_of(store, "m1") == "m1: not removed to the end; machinekit rm m1"
+    again = "run machinekit destroy again"
+    assert state_of(store, "m1", again) == "m1: not removed to the end; run machinekit destroy again"
 
 
 @pytest.mark.parametrize("number", CODES)

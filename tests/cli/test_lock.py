@@ -65,7 +65,7 @@ def test_a_saved_plan_is_as_locked_as_it_was(cli: Cli, cloud: FakeCloud, folder:
     assert cli("plan", "--locked", "--out", "ci.plan").code == 0
     cloud.images["newest"] = "image-2"
     (folder / "machinekit.lock").unlink()
-    assert "--locked goes with plan --out" in cli("apply", "--yes", "--locked", "ci.plan").err
+    assert "give --locked to plan --out" in cli("apply", "--yes", "--locked", "ci.plan").err
     assert cli("apply", "--yes", "ci.plan").code == 0
     assert {instance.image for instance in cloud.instances.values()} == {"image-1"}
 
