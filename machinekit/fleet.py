@@ -82,7 +82,7 @@ def carry_out(
     done: list[str] = []
     if change.action in (Action.REMOVE, Action.REPLACE):
         if store.exists(change.name):
-            lifecycle.remove(store, change.name, progress)
+            lifecycle.remove(store, change.name, progress, check=change.check)
         done.append("removed")
     if wanted and store.exists(change.name):
         wanted = wanted.as_recorded(store.load(change.name))
@@ -100,15 +100,14 @@ def carry_out(
             agreed=agreed,
         )
     if wanted and change.action is Action.CHANGE:
-        done += _change(
-            store, wanted, progress, upgrades=any(each.what == drift.ENGINE_VERSION for each in change.differences)
-        )
+        done += _change(store, change, wanted, progress)
     return done
 
 
-def _change(store: Store, wanted: Wanted, progress: Progress, *, upgrades: bool) -> list[str]:
+def _change(store: Store, change: Change, wanted: Wanted, progress: Progress) -> list[str]:
     """Have a machine that is there be as wanted. Its record follows at the end: until then the plan stays the same."""
     with working_on(store, wanted.name, "apply", progress) as work:
+        change.check(work.machine)
         work.driver.options = wanted.options
         work.previous = work.spec
         work.spec = wanted.spec.model_copy(update={"version": work.spec.version})  # another one is upgrade's to install
@@ -118,7 +117,7 @@ def _change(store: Store, wanted: Wanted, progress: Progress, *, upgrades: bool)
         work.machine.pins = wanted.pins.on(Pins(**work.machine.pins)).to_json()
         work.save()
         done = work.changed
-    if upgrades:
+    if any(each.what == drift.ENGINE_VERSION for each in change.differences):
         done += upgrade.upgrade(store, wanted.name, progress, to=wanted.spec.version or packages.LATEST)
     return done
 

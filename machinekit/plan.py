@@ -43,12 +43,20 @@ class Difference:
 
 @dataclass(frozen=True)
 class Change:
-    """What happens to one machine, and why."""
+    """What happens to one machine, and why. `uid` is whom it was planned for; empty when there is nobody yet."""
 
     name: str
     action: Action
     driver: str
     differences: tuple[Difference, ...] = ()
+    uid: str = ""
+
+    def check(self, machine: Machine) -> None:
+        """Raise MachinekitError when another machine has got the name since this was planned."""
+        if machine.uid != self.uid:
+            raise MachinekitError(
+                f'"{self.name}" is another machine now than when this was planned', "look at the plan again, then apply"
+            )
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,7 @@ class Plan:
                     "name": change.name,
                     "action": change.action.value,
                     "driver": change.driver,
+                    "uid": change.uid,
                     "differences": [
                         {"what": each.what, "before": each.before, "after": each.after, "replaces": each.replaces}
                         for each in change.differences
@@ -105,7 +114,11 @@ def make(
         _change(machine, owned.get(name), drift.get(name, ()), fleet.swarm_role(name), name in replace)
         for name, machine in wanted.items()
     ]
-    changes += [Change(name, Action.REMOVE, record.driver) for name, record in owned.items() if name not in wanted]
+    changes += [
+        Change(name, Action.REMOVE, record.driver, uid=record.uid)
+        for name, record in owned.items()
+        if name not in wanted
+    ]
     return Plan(fleet.name, tuple(change for change in changes if not targets or change.name in targets))
 
 
@@ -139,21 +152,27 @@ def _check_owners(fleet: Fleet, records: Mapping[str, Machine]) -> None:
 
 
 def _change(wanted: Wanted, record: Machine | None, drift: Sequence[Difference], swarm_role: str, anew: bool) -> Change:
-    name, driver = wanted.name, wanted.driver
     if record is None:
-        return Change(name, Action.CREATE, driver)
+        return Change(wanted.name, Action.CREATE, wanted.driver)
+    action, differences = _action(wanted, record, drift, swarm_role, anew)
+    return Change(wanted.name, action, wanted.driver, differences, record.uid)
+
+
+def _action(
+    wanted: Wanted, record: Machine, drift: Sequence[Difference], swarm_role: str, anew: bool
+) -> tuple[Action, tuple[Difference, ...]]:
     differences = (*_differences(wanted, record), *_birth_differences(wanted, record))
     if record.swarm != swarm_role:
         differences += (Difference("swarm", record.swarm, swarm_role),)
     if record.phase is Phase.REMOVING:
-        return Change(name, Action.REPLACE, driver, (Difference("instance", "half removed", "ready", replaces=True),))
+        return Action.REPLACE, (Difference("instance", "half removed", "ready", replaces=True),)
     forced = [each for each in (*differences, *drift) if each.replaces]
     if record.phase is Phase.CREATING and not forced and not anew:
-        return Change(name, Action.CREATE, driver, (Difference("instance", "half created", "ready"), *differences))
+        return Action.CREATE, (Difference("instance", "half created", "ready"), *differences)
     differences = (*differences, *drift)
     if forced or anew:
-        return Change(name, Action.REPLACE, driver, differences)
-    return Change(name, Action.CHANGE if differences else Action.KEEP, driver, differences)
+        return Action.REPLACE, differences
+    return Action.CHANGE if differences else Action.KEEP, differences
 
 
 def _differences(wanted: Wanted, record: Machine) -> Iterator[Difference]:

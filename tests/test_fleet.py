@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from machinekit import fleet, plan, swarming
+from machinekit import fleet, lifecycle, plan, swarming
 from machinekit.create import create
 from machinekit.errors import DriverError, MachinekitError, UsageError
 from machinekit.fleetfile import Fleet
@@ -194,6 +194,25 @@ def test_only_the_fleets_own_machines_are_touched(store: Store, cloud: FakeCloud
         fleet.adopt(store, stolen, "other", told)
 
 
+@pytest.mark.parametrize("action", ["remove", "replace", "change"])
+def test_a_machine_that_took_the_name_after_the_plan_is_left_alone(
+    store: Store, cloud: FakeCloud, told: Told, file: Path, action: str
+) -> None:
+    apply(store, loaded(file, THREE), told)
+    texts = {"remove": ("count: 3", "count: 2"), "replace": ("fake}", "fake, fake: {size: 7}}")}
+    wanted = loaded(file, THREE.replace(*texts.get(action, ("fake}", "fake, labels: {tier: a}}"))))
+    (change,) = planned(store, wanted, targets=["m3"]).changes
+    assert change.action.value == action
+    lifecycle.remove(store, "m3", told)
+    create(store, "m3", driver="fake", options=FakeOptions("s3cret"), spec=Spec(), progress=told)
+    before = store.load("m3")
+    machines = {machine.name: machine for machine in wanted.machines}
+    with pytest.raises(MachinekitError, match='"m3" is another machine now than when this was planned'):
+        fleet.carry_out(store, "ci", change, machines.get("m3"), told)
+    assert store.load("m3") == before
+    assert before.uid in cloud.instances
+
+
 def test_create_by_hand_leaves_a_fleets_machine_alone(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
     apply(store, loaded(file, THREE), told)
     with pytest.raises(MachinekitError, match='machine "m1" is of the fleet "ci"'):
@@ -228,7 +247,7 @@ def test_the_json_of_a_plan(store: Store, cloud: FakeCloud, told: Told, file: Pa
     assert json.loads(json.dumps(made.to_json())) == {
         "version": plan.VERSION,
         "fleet": "ci",
-        "changes": [{"name": "m1", "action": "create", "driver": "fake", "differences": []}],
+        "changes": [{"name": "m1", "action": "create", "driver": "fake", "uid": "", "differences": []}],
     }
 
 

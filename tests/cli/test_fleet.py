@@ -109,6 +109,16 @@ def test_a_saved_plan_is_carried_out_as_it_was_shown_or_not_at_all(
     assert "cannot read gone.plan" in cli("apply", "-y", "gone.plan").err
 
 
+def test_a_saved_plan_is_for_the_machines_that_it_was_made_for(cli: Cli, cloud: FakeCloud, store: Store) -> None:
+    cli("apply", "-y")
+    assert cli("plan", "--replace", "m1", "--out", "ci.plan").code == 0
+    assert cli("rm", "-y", "m1").code == cli("apply", "-y").code == 0
+    uid = store.load("m1").uid
+    said = cli("apply", "-y", "ci.plan")
+    assert (said.code, store.load("m1").uid) == (1, uid)
+    assert "the machines are not as they were when this was planned: m1" in said.err
+
+
 def test_two_at_once_on_one_fleet(cli: Cli, cloud: FakeCloud, store: Store, told: Told) -> None:
     with store.lock_fleet("ci", "apply", lambda _: None, 0):
         said = cli("apply", "-y", "--lock-timeout", "0")
