@@ -9,13 +9,28 @@ from pathlib import Path
 
 import dotenv
 
-from machinekit import converge, create, drift, fleetfile, lifecycle, outfit, packages, pinning, plan, swarming, upgrade
-from machinekit.errors import MachinekitError, UsageError
+from machinekit import (
+    collect,
+    converge,
+    create,
+    drift,
+    fleetfile,
+    lifecycle,
+    outfit,
+    packages,
+    pinning,
+    plan,
+    swarming,
+    upgrade,
+)
+from machinekit.checkup import Nobody
+from machinekit.errors import MachinekitError, StoreError, UsageError
 from machinekit.fleetfile import Fleet, Wanted
-from machinekit.pins import Pins
-from machinekit.plan import Action, Change, Plan
-from machinekit.store import Store
-from machinekit.work import Progress, run, working_on
+from machinekit.machine import Machine
+from machinekit.pins import Pins, parse_pins
+from machinekit.plan import Action, Change, Plan, Unreadable
+from machinekit.store import LOST, Store
+from machinekit.work import Progress, Work, run, working_on
 
 FILE = "machinekit.yaml"
 DOTENV = ".env"
@@ -46,17 +61,44 @@ def make_plan(
 
     Raises what `plan.make`, `drift.look` and `pinning.check_images` do.
     """
-    records = {name: store.load(name) for name in store.names()}
+    records, unreadable = _records(store, fleet)
     ours = [
         record for record in records.values() if record.fleet == fleet.name and (not targets or record.name in targets)
     ]
     seen = drift.look(store, ours) if refresh else {}
     if refresh and fleet.managers:
         swarming.look(store, fleet, seen)
-    made = plan.make(fleet, records, seen, targets=targets, replace=replace)
+    made = plan.make(fleet, records, seen, unreadable=unreadable, targets=targets, replace=replace)
     born = [change.name for change in made.actions if change.action in (Action.CREATE, Action.REPLACE)]
     pinning.check_images(store, [wanted for wanted in fleet.machines if wanted.name in born])
     return made
+
+
+def _records(store: Store, fleet: Fleet) -> tuple[dict[str, Machine], list[Unreadable]]:
+    """The records that can be read, and the others that are the fleet's or may be."""
+    records, broken = collect.records(store)
+    for record in list(records.values()):
+        if record.fleet == fleet.name:
+            try:
+                _check_parts(store, record)
+            except MachinekitError as error:
+                broken[record.name] = error
+                del records[record.name]
+    wanted = {machine.name for machine in fleet.machines}
+    return records, [
+        Unreadable(name, error.message, error.hint)
+        for name, error in broken.items()
+        if name in wanted or (store.has_record(name) and store.fleet_of(name) in (None, fleet.name))
+    ]
+
+
+def _check_parts(store: Store, machine: Machine) -> None:
+    """Raise MachinekitError when the engine's settings, the driver's options or what it carries cannot be read."""
+    try:
+        Work(store, machine, Nobody())
+        parse_pins(machine.pins)
+    except UsageError as error:  # nobody has just given them
+        raise StoreError(f'the record of "{machine.name}" cannot be read: {error.message}', LOST) from None
 
 
 def alone(store: Store, name: str, doing: str, progress: Progress, patience: float) -> AbstractContextManager[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -60,11 +60,21 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """A machine that is the fleet's, or may be, and whose record cannot be read: nothing happens to it, and why."""
+
+    name: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
 class Plan:
     """What happens to every machine of a fleet: those of the file in its order, then those that are in it no more."""
 
     fleet: str
     changes: tuple[Change, ...]
+    unreadable: tuple[Unreadable, ...] = ()
 
     @property
     def actions(self) -> tuple[Change, ...]:
@@ -89,6 +99,7 @@ class Plan:
                 }
                 for change in self.changes
             ],
+            "unreadable": [asdict(each) for each in self.unreadable],
         }
 
 
@@ -97,18 +108,21 @@ def make(
     records: Mapping[str, Machine],
     drift: Mapping[str, Sequence[Difference]],
     *,
+    unreadable: Sequence[Unreadable] = (),
     targets: Collection[str] = (),
     replace: Collection[str] = (),
 ) -> Plan:
     """The plan for a fleet.
 
-    `records` are all machines of the store by name, `drift` is how those of the fleet differ from their record. Only
-    `targets` are acted upon, all if none are given; those in `replace` are made anew. Raises UsageError for a name
-    that is none, MachinekitError when a machine of the file is not the fleet's.
+    `records` are all machines of the store by name, but for the `unreadable` ones of the fleet; `drift` is how those
+    of the fleet differ from their record. Only `targets` are acted upon, all if none are given; those in `replace` are
+    made anew. Raises UsageError for a name that is none, MachinekitError when a machine of the file is not the fleet's.
     """
+    broken = {each.name for each in unreadable}
     owned = {name: record for name, record in records.items() if record.fleet == fleet.name}
-    wanted = {machine.name: machine for machine in _as_recorded(fleet.machines, owned)}
-    _check_names([*targets, *replace], {**wanted, **owned})
+    machines = [machine for machine in fleet.machines if machine.name not in broken]
+    wanted = {machine.name: machine for machine in _as_recorded(machines, owned)}
+    _check_names([*targets, *replace], {*wanted, *owned, *broken})
     _check_owners(fleet, records)
     changes = [
         _change(machine, owned.get(name), drift.get(name, ()), fleet.swarm_role(name), name in replace)
@@ -119,7 +133,11 @@ def make(
         for name, record in owned.items()
         if name not in wanted
     ]
-    return Plan(fleet.name, tuple(change for change in changes if not targets or change.name in targets))
+    return Plan(
+        fleet.name,
+        tuple(change for change in changes if not targets or change.name in targets),
+        tuple(each for each in unreadable if not targets or each.name in targets),
+    )
 
 
 def _as_recorded(machines: Iterable[Wanted], records: Mapping[str, Machine]) -> Iterator[Wanted]:

@@ -35,7 +35,9 @@ class SavedPlan:
         plan = make_plan(store, self.fleet, refresh=self.refresh, targets=self.targets, replace=self.replace)
         now = _comparable(plan)
         if now != self.said:
-            before, after = ({change["name"]: change for change in said["changes"]} for said in (self.said, now))
+            before, after = (
+                {each["name"]: each for each in (*said["changes"], *said["unreadable"])} for said in (self.said, now)
+            )
             moved = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
             raise MachinekitError(f"the machines are not as they were when this was planned: {', '.join(moved)}", AGAIN)
         return plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from machinekit import swarm, swarmplan
+from machinekit import collect, swarm, swarmplan
 from machinekit.errors import MachinekitError
 from machinekit.fleetfile import Fleet
 from machinekit.machine import Phase
@@ -61,7 +61,8 @@ def leave(store: Store, fleet: Fleet, name: str, progress: Progress) -> None:
 
 
 def _ours(store: Store, fleet: Fleet) -> Iterable[str]:
-    return [name for name in store.names() if store.load(name).fleet == fleet.name]
+    records, _ = collect.records(store)
+    return [name for name, record in records.items() if record.fleet == fleet.name]
 
 
 def _remember(store: Store, name: str, role: str) -> None:

@@ -15,7 +15,8 @@ from machinekit.fleetwriter import written
 from machinekit.machine import Phase, State
 from machinekit.plan import Action, Difference, Plan
 from machinekit.spec import Spec
-from machinekit.store import Store
+from machinekit.store import RECORD, Store
+from tests.broken import SAID, broken
 from tests.conftest import Told
 from tests.providers.fake import FakeCloud, FakeOptions, Killed
 
@@ -213,6 +214,64 @@ def test_a_machine_that_took_the_name_after_the_plan_is_left_alone(
     assert before.uid in cloud.instances
 
 
+@pytest.mark.parametrize("kind", sorted(SAID.keys() - {"driver"}))
+def test_a_record_that_cannot_be_read_is_named_and_the_others_are_made(
+    store: Store, cloud: FakeCloud, told: Told, file: Path, kind: str
+) -> None:
+    broken(store, kind)
+    wanted = loaded(file, THREE.replace("machines: [", "machines: [{name: bad, driver: fake}, "))
+    made = apply(store, wanted, told)
+    assert actions(made) == dict.fromkeys(("m1", "m2", "m3"), "create")
+    (bad,) = made.unreadable
+    assert bad.name == "bad"
+    assert SAID[kind] in bad.message
+    assert not planned(store, wanted).actions
+    assert not planned(store, wanted, targets=["m1"]).unreadable
+    assert planned(store, wanted, targets=["bad"]).unreadable == (bad,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "whose"),
+    [("half", "perhaps ours"), ("list", "perhaps ours"), ("newer", "by hand"), ("none", "no machine"), ("driver", "")],
+)
+def test_a_broken_record_that_is_not_in_the_file(
+    store: Store, cloud: FakeCloud, told: Told, file: Path, kind: str, whose: str
+) -> None:
+    broken(store, kind)
+    made = apply(store, loaded(file, THREE), told)
+    assert actions(made) == dict.fromkeys(("m1", "m2", "m3"), "create")
+    assert bool(made.unreadable) is (whose == "perhaps ours")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("options", {"size": "seven"}, "size is 'seven'"),
+        ("spec", {"colour": "red"}, "--engine-colour is no option"),
+        ("setup", {"ships": []}, "what the machine carries cannot be read"),
+        ("pins", {"ships": []}, "what a lock has made exact cannot be read"),
+        ("driver", "no-such-driver", 'driver "no-such-driver" not found'),
+        ("schema", 99, "newer machinekit"),
+    ],
+)
+def test_a_part_of_a_record_that_cannot_be_read_is_that_machines_trouble_alone(
+    store: Store, cloud: FakeCloud, told: Told, file: Path, field: str, value: object, said: str
+) -> None:
+    wanted = loaded(file, THREE)
+    apply(store, wanted, told)
+    path = store.directory("m2") / RECORD
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    for refresh in (True, False):
+        made = planned(store, wanted, refresh=refresh)
+        assert actions(made) == {"m1": "unchanged", "m3": "unchanged"}
+        assert [each.name for each in made.unreadable] == ["m2"]
+        assert said in made.unreadable[0].message
+    made = apply(store, Fleet("ci", ()), told)
+    assert actions(made) == {"m1": "remove", "m3": "remove"}
+    assert [each.name for each in made.unreadable] == ["m2"]
+    assert len(cloud.instances) == 1
+
+
 def test_create_by_hand_leaves_a_fleets_machine_alone(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
     apply(store, loaded(file, THREE), told)
     with pytest.raises(MachinekitError, match='machine "m1" is of the fleet "ci"'):
@@ -248,6 +307,7 @@ def test_the_json_of_a_plan(store: Store, cloud: FakeCloud, told: Told, file: Pa
         "version": plan.VERSION,
         "fleet": "ci",
         "changes": [{"name": "m1", "action": "create", "driver": "fake", "uid": "", "differences": []}],
+        "unreadable": [],
     }
 
 

@@ -76,6 +76,9 @@ def print_plan(plan: Plan, stream: TextIO | None = None) -> None:
         console.print(Text(line, style=COLOURS[change.action]))
         for each in change.differences:
             console.print(Text(f"    {_difference(each)}"))
+    for broken in plan.unreadable:
+        console.print(Text(f"! unreadable {broken.name}: {broken.message}", style="red"))
+        console.print(Text(f"    {broken.hint}"))
     console.print(Text(f"{plan.fleet}: {summary(plan)}"))
 
 
@@ -84,7 +87,9 @@ def summary(plan: Plan) -> str:
     words = {Action.CREATE: "to create", Action.CHANGE: "to change", Action.REPLACE: "to replace"}
     words |= {Action.REMOVE: "to remove", Action.KEEP: "unchanged"}
     counts = {action: sum(change.action is action for change in plan.changes) for action in Action}
-    return ", ".join(f"{count} {words[action]}" for action, count in counts.items() if count) or "no machines"
+    said = [f"{count} {words[action]}" for action, count in counts.items() if count]
+    said += [f"{len(plan.unreadable)} unreadable"] if plan.unreadable else []
+    return ", ".join(said) or "no machines"
 
 
 def _difference(each: Difference) -> str:

@@ -53,11 +53,13 @@ class Run:
             code = max(code, self._each([join], lambda _, shown: self._swarm(shown, staying)))
         for change in leaving:
             code = max(code, self._each([change], self._exchange))
+        for broken in plan.unreadable:
+            self._results[broken.name] = Result(broken.name, "unreadable", error=broken.message)
         self._tell_failures()
         if self._json:
             results = [asdict(result) for result in self._results.values()]
             print(json.dumps({"version": VERSION, "fleet": self._fleet.name, "results": results}, indent=2))
-        return 1 if code else 0
+        return 1 if code or plan.unreadable else 0
 
     def _each(self, changes: Sequence[Change], what: Callable[[Change, Progress], list[str]]) -> int:
         by_name = {change.name: change for change in changes}

@@ -119,6 +119,26 @@ def test_a_saved_plan_is_for_the_machines_that_it_was_made_for(cli: Cli, cloud: 
     assert "the machines are not as they were when this was planned: m1" in said.err
 
 
+def test_a_machine_whose_record_is_broken_is_told_and_the_others_are_seen_to(
+    cli: Cli, cloud: FakeCloud, store: Store, folder: Path
+) -> None:
+    cli("apply", "-y")
+    (store.directory("m1") / "machine.json").write_text("{")
+    (folder / "machinekit.yaml").write_text(FLEET.replace("count: 2", "count: 3"))
+    said = cli("plan")
+    assert said.code == cli("plan", "--detailed-exitcode").code == 1
+    assert "! unreadable m1: cannot read " in said.out
+    assert said.out.endswith("ci: 1 to create, 1 unchanged, 1 unreadable\n")
+    assert json.loads(cli("plan", "--json").out)["unreadable"][0]["name"] == "m1"
+    assert cli("plan", "--out", "ci.plan").code == 1
+    said = cli("apply", "-y", "ci.plan", "--json")
+    assert said.code == 1
+    assert [(each["name"], each["ok"]) for each in json.loads(said.out)["results"]] == [("m3", True), ("m1", False)]
+    assert "1 of 2 failed; apply again goes on with them:\n  m1: cannot read " in said.err
+    assert (cli("apply").code, cli("destroy", "-y").code, store.names()) == (1, 1, ["m1"])
+    assert cli("rm", "-y", "-f", "m1").code == cli("apply", "-y").code == 0
+
+
 def test_two_at_once_on_one_fleet(cli: Cli, cloud: FakeCloud, store: Store, told: Told) -> None:
     with store.lock_fleet("ci", "apply", lambda _: None, 0):
         said = cli("apply", "-y", "--lock-timeout", "0")
