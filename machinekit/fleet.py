@@ -50,8 +50,16 @@ def load(path: Path, given: Mapping[str, str]) -> Fleet:
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not a text in UTF-8") from None
     folder = path.absolute().parent
-    beside = {name: value or "" for name, value in dotenv.dotenv_values(folder / DOTENV, interpolate=False).items()}
-    return fleetfile.parse(text, str(path), folder, {**beside, **os.environ, **given})
+    return fleetfile.parse(text, str(path), folder, {**_beside(folder), **os.environ, **given})
+
+
+def _beside(folder: Path) -> dict[str, str]:
+    try:
+        return {name: value or "" for name, value in dotenv.dotenv_values(folder / DOTENV, interpolate=False).items()}
+    except OSError as error:
+        raise UsageError(f"cannot read {folder / DOTENV}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{folder / DOTENV} is not a text in UTF-8") from None
 
 
 def make_plan(

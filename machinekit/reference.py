@@ -108,9 +108,13 @@ def _variable(name: str) -> str:
 
 def _file(path: str) -> str:
     try:
-        return os.fsdecode(Path(path).read_bytes())
+        with Path(path).open("rb") as file:
+            held = file.read(pack.LIMIT + 1)
     except OSError as error:
         raise _UnknownError(error.strerror) from None
+    if len(held) > pack.LIMIT:
+        raise _UnknownError(f"it has more than {pack.LIMIT >> 20} MB")
+    return os.fsdecode(held)
 
 
 def _command(line: str) -> str:

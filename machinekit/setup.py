@@ -42,8 +42,9 @@ class HostFile(_Strict):
     @field_validator("path")
     @classmethod
     def _is_free(cls, path: str) -> str:
-        if posixpath.normpath(path) != path:
-            raise ValueError(f"{path!r} is to be written as {posixpath.normpath(path)!r}")
+        plain = posixpath.normpath(f"/{path.lstrip('/')}")  # two slashes at the beginning would stay two
+        if plain != path:
+            raise ValueError(f"{path!r} is to be written as {plain!r}")
         if path in ENGINE or any(path == own or path.startswith(f"{own}/") for own in OURS):
             raise ValueError(f"{path!r} is machinekit's own to write")
         return path

@@ -92,6 +92,11 @@ def test_a_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
         reference.resolve("keyring:a/service/you", "here")
 
 
+def test_a_file_that_does_not_end() -> None:
+    with pytest.raises(UsageError, match="it has more than 8 MB"):
+        reference.resolve("file:/dev/zero", "here")
+
+
 def test_what_was_resolved_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reference.redacted("nothing is known") == "nothing is known"
     monkeypatch.setenv("TOKEN", "s3cret")

@@ -162,6 +162,17 @@ def test_a_secret_that_is_not_there_ends_an_apply_before_anything_is_made(
     assert "/etc/token: env:NO_SUCH_TOKEN cannot be resolved" in said.err
 
 
+def test_variables_that_cannot_be_read(cli: Cli, folder: Path) -> None:
+    (folder / ".env").write_bytes(b"A=\xff")
+    assert ".env is not a text in UTF-8" in cli("validate").err
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1"])
+def test_a_wait_that_would_never_end(cli: Cli, seconds: str) -> None:
+    said = cli("apply", "-y", f"--lock-timeout={seconds}")
+    assert (said.code, f"{seconds} is not 0 or more" in said.err) == (2, True)
+
+
 def test_variables(cli: Cli, cloud: FakeCloud, folder: Path, environment: pytest.MonkeyPatch) -> None:
     (folder / "machinekit.yaml").write_text("version: 1\nname: ${NAME}\nmachines: []\n")
     assert "machinekit.yaml:2:7: ${NAME} is not set" in cli("validate").err
