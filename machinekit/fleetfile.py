@@ -19,7 +19,7 @@ from machinekit.machine import Machine
 from machinekit.pins import NO_PINS, Pins
 from machinekit.provider import OptionInfo, Options, absolute
 from machinekit.setup import NOTHING, Setup, parse_setup
-from machinekit.spec import Spec, engine_flag, in_words_of, parse_options, parse_spec, storable
+from machinekit.spec import Spec, check_name, engine_flag, in_words_of, parse_options, parse_spec, storable
 from machinekit.swarmstate import MOST, Roster
 
 
@@ -64,7 +64,7 @@ class Wanted:
             data["driver"], drivers.load(data["driver"]), _with_secrets(data["driver"], data["options"])
         )
         spec, setup, pins = Spec(**data["spec"]), parse_setup(data["setup"]), Pins(**data["pins"])
-        return cls(data["name"], data["driver"], options, spec, setup, data["labels"], data["group"], pins)
+        return cls(check_name(data["name"]), data["driver"], options, spec, setup, data["labels"], data["group"], pins)
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ class Fleet:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Fleet:
-        """The fleet of that data."""
+        """The fleet of that data; raises UsageError for a name that no file can have."""
         machines = tuple(Wanted.from_json(each) for each in data["machines"])
-        return cls(data["name"], machines, tuple(data["managers"]), tuple(data["workers"]))
+        return cls(check_name(data["name"]), machines, tuple(data["managers"]), tuple(data["workers"]))
 
 
 def parse(text: str, file: str, folder: Path, variables: Mapping[str, str]) -> Fleet:

@@ -43,9 +43,10 @@ class Plan(Command):
         narrowed = {"refresh": not args.no_refresh, "targets": args.target, "replace": args.replace}
         try:
             wanted = fleet.planned_fleet_of(args)
-            made = make_plan(store_of(args), wanted, **narrowed)
+            store = store_of(args)
+            made = make_plan(store, wanted, **narrowed)
             if args.out:
-                save(args.out, wanted, made, **narrowed)
+                save(args.out, store, wanted, made, **narrowed)
         except MachinekitError as error:
             if args.detailed_exitcode:  # 2 has another meaning here
                 report(error)

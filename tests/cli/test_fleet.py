@@ -119,6 +119,54 @@ def test_a_saved_plan_is_for_the_machines_that_it_was_made_for(cli: Cli, cloud: 
     assert "the machines are not as they were when this was planned: m1" in said.err
 
 
+def test_a_saved_plan_of_another_store(cli: Cli, cloud: FakeCloud, tmp_path: Path) -> None:
+    cli("apply", "-y")
+    cli("plan", "--replace", "m1", "--out", "ci.plan")
+    said = cli("-s", str(tmp_path / "elsewhere"), "apply", "-y", "ci.plan")
+    assert (said.code, len(cloud.instances)) == (1, 2)
+    assert f"this was planned for another store than {tmp_path / 'elsewhere'}" in said.err
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("fleet", {"name": "", "machines": [], "managers": [], "workers": []}),  # machines made by hand have no fleet
+        ("fleet", {"name": "../../outside", "machines": [], "managers": [], "workers": []}),
+        ("targets", [1]),
+        ("replace", ["../m1"]),
+        ("plan", []),
+    ],
+)
+def test_a_saved_plan_that_was_tampered_with(
+    cli: Cli, cloud: FakeCloud, store: Store, folder: Path, key: str, value: object
+) -> None:
+    cli("create", "-d", "fake", "loose")
+    cli("plan", "--out", "ci.plan")
+    saved = json.loads((folder / "ci.plan").read_text())
+    (folder / "ci.plan").write_text(json.dumps({**saved, key: value}))
+    assert cli("apply", "-y", "ci.plan").code in (1, 2)
+    assert store.names() == ["loose"]
+    assert not (store.home.parent / "outside").exists()
+
+
+def test_a_saved_plan_that_nests_too_deep(cli: Cli, folder: Path) -> None:
+    (folder / "ci.plan").write_text("[" * 100_000)
+    assert "is not a plan that machinekit has saved" in cli("apply", "-y", "ci.plan").err
+
+
+def test_a_plan_goes_into_files_only(cli: Cli, cloud: FakeCloud, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "link").symlink_to("real.plan")
+    (folder / ".real.plan.draft").write_text("open to all")
+    said = cli("plan", "--out", "pipe")
+    assert (said.code, said.err.splitlines()[0]) == (2, "machinekit: pipe is not a file")
+    assert (folder / "pipe").is_fifo()
+    assert cli("plan", "--out", "link").code == 0
+    assert (folder / "link").is_symlink()
+    assert (folder / "real.plan").stat().st_mode & 0o777 == 0o600
+    assert not list(folder.glob(".*draft"))
+
+
 def test_a_machine_whose_record_is_broken_is_told_and_the_others_are_seen_to(
     cli: Cli, cloud: FakeCloud, store: Store, folder: Path
 ) -> None:
