@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from machinekit import pinning
+from machinekit.cli.command import harmless
 from machinekit.errors import UsageError
 from machinekit.fleet import FILE, load
 from machinekit.plan import Action, Difference, Plan
@@ -75,9 +76,9 @@ def print_plan(plan: Plan, stream: TextIO | None = None) -> None:
         line = f"{SIGNS[change.action]} {change.action.value:<8} {change.name} ({change.driver})"
         console.print(Text(line, style=COLOURS[change.action]))
         for each in change.differences:
-            console.print(Text(f"    {_difference(each)}"))
+            console.print(Text(f"    {harmless(_difference(each))}"))
     for broken in plan.unreadable:
-        console.print(Text(f"! unreadable {broken.name}: {broken.message}", style="red"))
+        console.print(Text(f"! unreadable {broken.name}: {harmless(broken.message)}", style="red"))
         console.print(Text(f"    {broken.hint}"))
     console.print(Text(f"{plan.fleet}: {summary(plan)}"))
 

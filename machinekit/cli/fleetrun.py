@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from machinekit import fleet as verbs
 from machinekit import swarming
+from machinekit.cli.command import harmless
 from machinekit.cli.many import each, told
 from machinekit.errors import MachinekitError
 from machinekit.fleetfile import Fleet
@@ -94,5 +95,5 @@ class Run:
         failed = [result for result in self._results.values() if not result.ok]
         if failed:
             count = f"{len(failed)} of {len(self._results)} failed"
-            lines = [f"{result.name}: {result.error.splitlines()[0]}" for result in failed]
+            lines = [f"{result.name}: {harmless(result.error.splitlines()[0])}" for result in failed]
             print("\n  ".join([f"machinekit: {count}; apply again goes on with them:", *lines]), file=sys.stderr)
