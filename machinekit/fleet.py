@@ -182,7 +182,8 @@ def adopt(store: Store, fleet: Fleet, name: str, progress: Progress) -> None:
     with working_on(store, name, "import", progress) as work:
         if work.machine.fleet not in ("", fleet.name):
             raise MachinekitError(
-                f'machine "{name}" is of the fleet "{work.machine.fleet}"', "take it out of that file first"
+                f'machine "{name}" is of the fleet "{work.machine.fleet}"',
+                "an apply of that fleet would remove what leaves its file: give this one another name",
             )
         work.machine.fleet = fleet.name
         work.save()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from machinekit.spec import Spec
 from machinekit.store import RECORD, Store
 from tests.broken import SAID, broken
 from tests.conftest import Told
-from tests.providers.fake import FakeCloud, FakeOptions, Killed
+from tests.providers.fake import Fake, FakeCloud, FakeOptions, Killed
 
 THREE = "version: 1\nname: ci\nmachines: [{name: 'm{index}', count: 3, driver: fake}]\n"
 
@@ -127,6 +128,22 @@ def test_an_instance_that_may_come_back_is_never_thrown_away(
     apply(store, wanted, told)
     cloud.instances[store.load("m2").uid].state = state
     assert actions(planned(store, wanted)) == {"m1": "unchanged", "m2": "change", "m3": "unchanged"}
+
+
+def test_what_a_list_leaves_out_is_looked_up_before_it_counts_as_gone(
+    store: Store, cloud: FakeCloud, told: Told, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = loaded(file, THREE)
+    apply(store, wanted, told)
+    whole = Fake.find_all.__func__  # type: ignore[attr-defined]  # a classmethod has it
+
+    def first_page(kind: type[Fake], drivers: Sequence[Fake]) -> dict[str, object]:
+        return dict(list(whole(kind, drivers).items())[:1])
+
+    monkeypatch.setattr(Fake, "find_all", classmethod(first_page))
+    assert not planned(store, wanted).actions
+    del cloud.instances[store.load("m3").uid]
+    assert actions(planned(store, wanted)) == {"m1": "unchanged", "m2": "unchanged", "m3": "replace"}
 
 
 def test_a_provider_that_cannot_be_asked_ends_the_plan(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:

@@ -243,8 +243,12 @@ def test_files(cli: Cli, folder: Path) -> None:
         ],
     )
     assert cli("init").code == 0
-    assert cli("validate").out == "machinekit.yaml: fleet my-fleet, 1 machine (qemu)\n"
+    assert cli("validate").out == "machinekit.yaml: fleet project, 1 machine (qemu)\n"
     assert "is there already" in cli("init").err
+    for odd in ("True Story", "true", "1e3"):
+        (folder / odd).mkdir()
+        assert cli("init", f"{odd}/machinekit.yaml").code == 0
+        assert "fleet my-fleet, 1 machine" in cli("validate", "-f", f"{odd}/machinekit.yaml").out
     (folder / "machinekit.yaml").write_bytes(b"\xff")
     assert "is not a text in UTF-8" in cli("plan").err
     assert "Is a directory" in cli("plan", "-f", ".").err
