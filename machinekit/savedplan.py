@@ -15,6 +15,7 @@ from machinekit.files import write
 from machinekit.fleet import make_plan
 from machinekit.fleetfile import Fleet
 from machinekit.plan import Plan
+from machinekit.setup import Setup, looked_at_again
 from machinekit.spec import check_name
 from machinekit.store import Store
 
@@ -48,7 +49,18 @@ class SavedPlan:
             before, after = _by_name(self.said), _by_name(now)
             moved = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
             raise MachinekitError(f"the machines are not as they were when this was planned: {', '.join(moved)}", AGAIN)
+        self._check_files({change.name for change in plan.actions})
         return plan
+
+    def _check_files(self, names: Collection[str]) -> None:
+        """Raise MachinekitError when what a machine is to carry from this computer is not what it was."""
+        groups = {machine.group: machine.setup for machine in self.fleet.machines if machine.name in names}
+        for group, setup in groups.items():
+            now = _parts(looked_at_again(setup))
+            if changed := [name for name, part in _parts(setup).items() if part != now[name]]:
+                raise MachinekitError(
+                    f"{group}: what it carries is not what it was when this was planned: {', '.join(changed)}", AGAIN
+                )
 
 
 def save(
@@ -95,6 +107,13 @@ def read(file: str) -> SavedPlan:
         raise UsageError(
             f"{file} is not a plan that machinekit has saved", f"for a fleet file: machinekit apply -f {file}"
         ) from None
+
+
+def _parts(setup: Setup) -> dict[str, object]:
+    """What a machine carries from this computer, by how people know it."""
+    files = {file.source: file for file in setup.files if file.source}
+    certificates = {registry.ca: registry for registry in setup.registries if registry.ca}
+    return {**files, **certificates, **{f"role {use.name}": use for use in setup.roles}}
 
 
 def _by_name(said: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from machinekit.store import Store
-from tests.conftest import Cli, Told
+from tests.conftest import Cli, Told, adopting
 from tests.providers.fake import FakeCloud
+from tests.servers import FakeHost
 
 FLEET = "version: 1\nname: ci\nmachines: [{name: 'm{index}', count: 2, driver: fake}]\n"
 
@@ -117,6 +118,31 @@ def test_a_saved_plan_is_for_the_machines_that_it_was_made_for(cli: Cli, cloud: 
     said = cli("apply", "-y", "ci.plan")
     assert (said.code, store.load("m1").uid) == (1, uid)
     assert "the machines are not as they were when this was planned: m1" in said.err
+
+
+@pytest.mark.parametrize("changed", ["motd", "role/install.sh.j2"])
+def test_a_saved_plan_carries_the_files_that_it_was_made_with(
+    cli: Cli, store: Store, host: FakeHost, folder: Path, changed: str
+) -> None:
+    (folder / "role").mkdir()
+    (folder / "role" / "role.yaml").write_text("description: mine\n")
+    for script in ("install", "check", "remove"):
+        (folder / "role" / f"{script}.sh.j2").write_text("true\n")
+    (folder / "motd").write_text("as it was shown")
+    options = adopting(host)
+    (folder / "machinekit.yaml").write_text(
+        "version: 1\nname: ci\nmachines:\n- name: a\n  driver: generic\n  roles: [{role: ./role}]\n"
+        "  files: [{path: /etc/motd, source: motd}]\n"
+        f"  generic: {{ip_address: 127.0.0.1, ssh_port: {options.ssh_port},"
+        f" ssh_key: {options.ssh_key}, engine_port: {options.engine_port}}}\n"
+    )
+    assert cli("plan", "--out", "ci.plan").code == 0
+    (folder / changed).write_text("echo something else\n")
+    said = cli("apply", "-y", "ci.plan")
+    assert (said.code, store.names(), host.scripts) == (1, [], [])
+    assert "a: what it carries is not what it was when this was planned: " in said.err
+    assert cli("plan", "--out", "ci.plan").code == 0
+    assert cli("apply", "-y", "ci.plan").code == 0
 
 
 def test_a_saved_plan_of_another_store(cli: Cli, cloud: FakeCloud, tmp_path: Path) -> None:
