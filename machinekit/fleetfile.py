@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +138,7 @@ class _Expansion:
                 machines |= {name: dataclasses.replace(made, name=name) for name in names}
         if self._problems:
             raise UsageError("\n".join(self._problems))
-        managers, workers = self._swarm(groups, list(machines))
+        managers, workers = self._swarm(groups, machines.keys())
         if self._problems:
             raise UsageError("\n".join(self._problems))
         return Fleet(self._given.name, tuple(machines.values()), managers, workers)
@@ -214,21 +214,22 @@ class _Expansion:
         return {key: getattr(part, key) for part in parts if part for key in part.model_fields_set}
 
     def _swarm(
-        self, groups: Mapping[str, tuple[str, ...]], names: list[str]
+        self, groups: Mapping[str, tuple[str, ...]], names: Collection[str]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if not self._given.swarm:
             return (), ()
         found: dict[str, tuple[str, ...]] = {}
         for kind in ("managers", "workers"):
-            meant: list[str] = []
+            meant: dict[str, None] = {}
             for index, name in enumerate(getattr(self._given.swarm, kind)):
                 path: yamlfile.Path = ("swarm", kind, index)
                 if name not in names and name not in groups:
                     self._wrong(path, f"no machine is called {name!r}{nearest(name, [*names, *groups])}")
-                meant += groups.get(name, (name,))
-                if twice := next((each for each in meant if meant.count(each) > 1), None):
+                more = groups.get(name, (name,))
+                if twice := next((each for each in more if each in meant), None):
                     self._wrong(path, f"{twice} is there twice")
-            found[kind] = tuple(dict.fromkeys(meant))
+                meant |= dict.fromkeys(more)
+            found[kind] = tuple(meant)
         if both := sorted(set(found["managers"]) & set(found["workers"])):
             self._wrong(
                 ("swarm", "workers"), f"{', '.join(both)} cannot be a worker too: managers run services as well"

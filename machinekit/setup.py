@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +173,8 @@ class Setup(_Strict):
             ("the registry", [registry.host for registry in self.registries]),
             ("the role", [use.name for use in self.roles]),
         ):
-            for name in names:
-                if names.count(name) > 1:
+            for name, count in Counter(names).items():
+                if count > 1:
                     more = "; give one of the two a name of its own" if what == "the role" else ""
                     raise ValueError(f"{what} {name} is there twice{more}")
         return self
