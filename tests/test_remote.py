@@ -142,6 +142,20 @@ def test_a_host_that_does_not_stop_talking(tmp_path: Path, said: bytes) -> None:
         connection.run("true", patience=120)
 
 
+def test_a_sudo_that_never_comes_to_the_point(tmp_path: Path) -> None:
+    def drip(channel: paramiko.Channel, command: str) -> None:
+        while not channel.closed:
+            channel.sendall(b".")
+            time.sleep(0.1)
+
+    with SshServer(drip) as server, closing(as_bob(server, tmp_path, Access())) as connection:
+        connection._patience = 1
+        started = time.monotonic()
+        with pytest.raises(UnreachableError, match="no answer from"):
+            connection.run("true", patience=20)
+        assert time.monotonic() - started < 10
+
+
 def without_end(channel: paramiko.Channel, command: str) -> None:
     script_of(channel)
     channel.sendall(HELLO)
