@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
@@ -79,7 +80,7 @@ def make_plan(
     made = plan.make(fleet, records, seen, unreadable=unreadable, targets=targets, replace=replace)
     born = [change.name for change in made.actions if change.action in (Action.CREATE, Action.REPLACE)]
     pinning.check_images(store, [wanted for wanted in fleet.machines if wanted.name in born])
-    return made
+    return dataclasses.replace(made, remarks=tuple(swarming.remarks(fleet))) if made.actions else made
 
 
 def _records(store: Store, fleet: Fleet) -> tuple[dict[str, Machine], list[Unreadable]]:

@@ -70,11 +70,15 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens to every machine of a fleet: those of the file in its order, then those that are in it no more."""
+    """What happens to every machine of a fleet: those of the file in its order, then those that are in it no more.
+
+    `remarks` are what a person should know before that, a line each.
+    """
 
     fleet: str
     changes: tuple[Change, ...]
     unreadable: tuple[Unreadable, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def actions(self) -> tuple[Change, ...]:
@@ -100,6 +104,7 @@ class Plan:
                 for change in self.changes
             ],
             "unreadable": [asdict(each) for each in self.unreadable],
+            "remarks": [*self.remarks],
         }
 
 

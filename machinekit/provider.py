@@ -274,6 +274,11 @@ class Driver(ABC, Generic[OptionsT]):
         return ()
 
     @classmethod
+    def option_for_peers(cls, options: Any) -> str:
+        """The option that lets the machines of a Swarm reach each other, where these do not; empty where they do."""
+        return ""
+
+    @classmethod
     def is_set_up(cls, options: Any) -> bool:
         """Whether there is anybody to ask: without credentials or programs nothing of ours can be there."""
         return True

@@ -213,7 +213,7 @@ def explained(
     lines = []
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
-        if not name:
+        if not problem["loc"]:
             lines.append(str(problem["ctx"]["error"]))
         elif name in secrets and problem["type"] != "missing":
             lines.append(f"{flag(name)} does not have the right form: {fields[name].description}")

@@ -351,7 +351,7 @@ class Store:
 
 def _encode(machine: Machine) -> bytes:
     """JSON with a line for each key: with `indent` it takes Python's encoder, which is five times as slow."""
-    lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in machine.to_json().items())
+    lines = (f'  "{key}": {json.dumps(value)}' for key, value in machine.to_json().items())
     return "{{\n{}\n}}\n".format(",\n".join(lines)).encode()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from machinekit import collect, swarm, swarmplan
+from machinekit import collect, drivers, swarm, swarmplan
 from machinekit.errors import MachinekitError
 from machinekit.fleetfile import Fleet
 from machinekit.machine import Phase
@@ -31,6 +31,19 @@ def look(store: Store, fleet: Fleet, seen: dict[str, list[Difference]]) -> None:
 def concerns(store: Store, fleet: Fleet) -> bool:
     """Whether there is a Swarm, or is to be one."""
     return bool(fleet.managers) or any(store.load(name).swarm for name in _ours(store, fleet))
+
+
+def remarks(fleet: Fleet) -> list[str]:
+    """What keeps the machines of the Swarm from reaching each other, a line for each option that changes it."""
+    members = [machine for machine in fleet.machines if fleet.swarm_role(machine.name)]
+    lacking: dict[str, list[str]] = {}
+    for machine in members if len(members) > 1 else ():
+        if option := drivers.load(machine.driver).option_for_peers(machine.options):
+            lacking.setdefault(f"{machine.driver}.{option}", []).append(machine.group)
+    return [
+        f"no other machine of the Swarm can reach {', '.join(dict.fromkeys(groups))}: set {key}, see docs/swarm.md"
+        for key, groups in lacking.items()
+    ]
 
 
 def exits(store: Store, fleet: Fleet, plan: Plan) -> tuple[Change, ...]:

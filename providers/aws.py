@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from machinekit.errors import PreCheckError
 from machinekit.machine import Birth, Resource
-from machinekit.provider import ENGINE_PORT
 
 from . import awsimages, awslaunch, awsplaces, firewall
 from .account import Api
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 KEY_PAIR = "key pair"
 GROUP = "security group"
-SSH_PORT = 22
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,12 @@ class Aws(Cloud[AwsOptions]):
 
     def remarks(self) -> list[str]:
         """Who gets in."""
-        return firewall.remarks(self.choice.allowed, self.options.allow, ALLOW)
+        return firewall.remarks(self.choice.allowed, self.options.allow, ALLOW, self.options.peers)
+
+    @classmethod
+    def option_for_peers(cls, options: Any) -> str:
+        """Our group keeps them out; one of the user's own is the user's to open."""
+        return "" if options.peers or options.security_group else "peers"
 
     @classmethod
     def nodes(cls, api: Api, uid: str = "") -> list[Node]:
@@ -197,9 +200,16 @@ class Aws(Cloud[AwsOptions]):
             TagSpecification=awslaunch.tagged(self._tags, "security-group"),
         )
         group = text(answer, "groupId") if answer is not None else self._group_made_before()
-        rules = awslaunch.ingress(self.choice.allowed, (SSH_PORT, ENGINE_PORT))
-        self._made("open the security group", "AuthorizeSecurityGroupIngress", GroupId=group, IpPermissions=rules)
+        self._open_group(group)
         return group
+
+    def _open_group(self, group: str) -> None:
+        """Add the rules; where some are there already EC2 takes none, and each is added by itself."""
+        rules = awslaunch.ingress(firewall.doors(self.choice.allowed, self.options.peers))
+        what, action = "open the security group", "AuthorizeSecurityGroupIngress"
+        if self._made(what, action, GroupId=group, IpPermissions=rules) is None:
+            for rule in rules:
+                self._made(what, action, GroupId=group, IpPermissions=[rule])
 
     def _group_made_before(self) -> str:
         if found := self.until_listed(GROUP, self._groups):

@@ -12,6 +12,7 @@ from typing import Any
 
 from .awsimages import Ami
 from .awsoptions import AwsOptions
+from .firewall import Door
 
 USER_DATA = 16 * 1024  # bytes, the most that EC2 takes
 
@@ -65,12 +66,18 @@ def tagged(tags: Mapping[str, str], *kinds: str) -> list[dict[str, Any]]:
     return [{"ResourceType": kind, "Tag": pairs} for kind in kinds]
 
 
-def ingress(allowed: Sequence[str], ports: Sequence[int]) -> list[dict[str, Any]]:
-    """The rules of a security group that lets these networks in."""
-    four = [{"CidrIp": network} for network in allowed if ":" not in network]
-    six = [{"CidrIpv6": network} for network in allowed if ":" in network]
-    ranges = {"IpRanges": four or None, "Ipv6Ranges": six or None}
-    return [{"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **ranges} for port in ports]
+def ingress(doors: Sequence[Door]) -> list[dict[str, Any]]:
+    """The rules of a security group with these doors."""
+    return [
+        {
+            "IpProtocol": door.protocol,
+            "FromPort": door.port,
+            "ToPort": door.port,
+            "IpRanges": [{"CidrIp": network} for network in door.networks if ":" not in network] or None,
+            "Ipv6Ranges": [{"CidrIpv6": network} for network in door.networks if ":" in network] or None,
+        }
+        for door in doors
+    ]
 
 
 def _disk(options: AwsOptions, image: Ami) -> dict[str, Any]:

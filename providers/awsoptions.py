@@ -12,6 +12,7 @@ from .account import CloudOptions
 from .calls import ENDPOINT_RULES
 
 ALLOW = "--aws-allow"
+PEERS = "--aws-peers"
 
 
 def tagged(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -87,6 +88,7 @@ class AwsOptions(CloudOptions):
         default=(),
         check=firewall.networks,
     )
+    peers: tuple[str, ...] = firewall.peers()
     security_group: tuple[str, ...] = option(
         "group of your own instead of one that machinekit makes; it stays as it is",
         default=(),
@@ -133,8 +135,7 @@ class AwsOptions(CloudOptions):
             raise ValueError("--aws-spot-price and --aws-spot-only go with --aws-spot")
         if self.kms_key and not self.encrypt:
             raise ValueError("--aws-kms-key goes with --aws-encrypt")
-        if self.security_group and self.allow:
-            raise ValueError(f"{ALLOW} goes with the group that machinekit makes, not with --aws-security-group")
+        firewall.check_groups(self.security_group, "--aws-security-group", {ALLOW: self.allow, PEERS: self.peers})
         if not self.image.startswith("ami-") and self.image not in awsimages.FAMILIES:
             raise ValueError(f"{self.image!r} is no AMI and no family{nearest(self.image, awsimages.FAMILIES)}")
         self.region = self.region or awsplaces.default_region(self.profile)

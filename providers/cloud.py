@@ -71,6 +71,10 @@ class Cloud(Account[OptionsT]):
         """Where the instance is reached."""
         return next(iter([*node.public_ips, *node.private_ips]), "")
 
+    def peer_address(self, node: Node) -> str:
+        """Where the machines of its network reach it."""
+        return next(filter(None, node.private_ips), "")
+
     def switch(self, verb: str, node: Node) -> None:
         """Have the cloud start, stop or kill it."""
         {"start": node.start, "stop": node.stop_node, "kill": node.stop_node}[verb]()
@@ -200,7 +204,9 @@ class Cloud(Account[OptionsT]):
         return sorted(mine, key=lambda node: (str(node.created_at or ""), node.id))
 
     def _instance(self, node: Node) -> Instance:
-        return Instance(STATES.get(str(node.state), State.ERROR), self.address(node))
+        address, peer = self.address(node), self.peer_address(node)
+        state = STATES.get(str(node.state), State.ERROR)
+        return Instance(state, address, peer_address="" if peer == address else peer)
 
     def _power(self, verb: str, wanted: State) -> None:
         found = self._mine()

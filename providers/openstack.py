@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from machinekit.errors import PreCheckError
 from machinekit.machine import Birth, Instance, Resource
-from machinekit.provider import ENGINE_PORT
 
 from . import firewall, openstacklogin, openstackplaces, openstackserver
 from .account import Api, alive
@@ -26,7 +25,6 @@ GROUP = "security group"
 FLOATING_IP = "floating IP"
 GROUPS = ("/security-groups", "security_groups")  # where Neutron has them, and under which key
 FLOATING_IPS = ("/floatingips", "floatingips")
-SSH_PORT = 22
 
 
 class OpenStack(Cloud[OpenStackOptions]):
@@ -84,7 +82,12 @@ class OpenStack(Cloud[OpenStackOptions]):
 
     def remarks(self) -> list[str]:
         """Who gets in."""
-        return firewall.remarks(self.choice.allowed, self.options.allow, ALLOW)
+        return firewall.remarks(self.choice.allowed, self.options.allow, ALLOW, self.options.peers)
+
+    @classmethod
+    def option_for_peers(cls, options: Any) -> str:
+        """Our group keeps them out; one of the user's own is the user's to open."""
+        return "" if options.peers or options.security_group else "peers"
 
     @classmethod
     def marks_on(cls, node: Node) -> Mapping[str, str]:
@@ -141,16 +144,15 @@ class OpenStack(Cloud[OpenStackOptions]):
 
     def address(self, node: Node) -> str:
         """The floating one where one was asked for; else the one that the cloud prefers, or the first."""
-        addresses = [
-            (each.get("OS-EXT-IPS:type") == "floating", str(each["addr"]))
-            for network in node.extra["addresses"].values()
-            for each in network
-            if str(each["version"]) == self.options.ip_version
-        ]
+        addresses = self._addresses(node)
         if self.options.floating_ip_pool:
             addresses = [each for each in addresses if each[0]]
         preferred = node.extra.get("access_ip" if self.options.ip_version == "4" else "access_ipv6")
         return str(preferred or max(addresses, default=(False, ""))[1])
+
+    def peer_address(self, node: Node) -> str:
+        """The first that is its own: a floating one leads to it, and it does not know of that."""
+        return next((address for floats, address in self._addresses(node) if not floats), "")
 
     def switch(self, verb: str, node: Node) -> None:
         """Start or stop it. There is no way to cut the power: Nova does so itself when the system does not stop."""
@@ -210,7 +212,7 @@ class OpenStack(Cloud[OpenStackOptions]):
 
     def _open_group(self, group: str) -> None:
         """Add the rules; where some are there already Neutron takes none, and those that are missing are added."""
-        wanted = openstackserver.rules(group, self.choice.allowed, (SSH_PORT, ENGINE_PORT))
+        wanted = openstackserver.rules(group, firewall.doors(self.choice.allowed, self.options.peers))
         path, key, what = "/security-group-rules", "security_group_rules", "open the security group"
         try:
             self.api.call(what, self.api.driver.ask, "network", "POST", path, {key: wanted})
@@ -218,10 +220,19 @@ class OpenStack(Cloud[OpenStackOptions]):
             if error.kind is not Kind.CONFLICT:
                 raise
             there = self.api.call(what, self.api.driver.all, "network", path, key, security_group_id=group)
-            have = {(each["port_range_min"], each["remote_ip_prefix"]) for each in there}
+            have = [openstackserver.told(rule) for rule in there]
             for rule in wanted:
-                if (rule["port_range_min"], rule["remote_ip_prefix"]) not in have:
+                if openstackserver.told(rule) not in have:
                     self._there(what, "network", path, {"security_group_rule": rule})
+
+    def _addresses(self, node: Node) -> list[tuple[bool, str]]:
+        """Whether it is a floating one, and the address, of those that count."""
+        return [
+            (each.get("OS-EXT-IPS:type") == "floating", str(each["addr"]))
+            for network in node.extra["addresses"].values()
+            for each in network
+            if str(each["version"]) == self.options.ip_version
+        ]
 
     def _built(self) -> Node:
         """The server, when the cloud has built it or has failed to."""

@@ -13,6 +13,7 @@ from . import firewall, openstacklogin
 from .account import CloudOptions
 
 ALLOW = "--openstack-allow"
+PEERS = "--openstack-peers"
 
 
 def separated(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -62,6 +63,7 @@ class OpenStackOptions(CloudOptions):
         default=(),
         check=firewall.networks,
     )
+    peers: tuple[str, ...] = firewall.peers()
     security_group: tuple[str, ...] = option(
         "group of your own, by name or id, instead of one that machinekit makes; it stays as it is",
         default=(),
@@ -92,8 +94,7 @@ class OpenStackOptions(CloudOptions):
 
     def check(self) -> None:
         """What does not fit together; account and region are kept, so that no other one is taken for them later."""
-        if self.security_group and self.allow:
-            raise ValueError(f"{ALLOW} goes with the group that machinekit makes, not with --openstack-security-group")
+        firewall.check_groups(self.security_group, "--openstack-security-group", {ALLOW: self.allow, PEERS: self.peers})
         with suppress(PreCheckError):  # the driver's own check tells
             for field, value in openstacklogin.account(self.cloud, self.region).items():
                 setattr(self, field, getattr(self, field) or value)

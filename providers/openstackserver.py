@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .firewall import Door
 from .openstackoptions import OpenStackOptions
 
 USER_DATA = 65535 // 4 * 3  # bytes, the most that Nova takes: it counts them as base64
@@ -67,21 +68,26 @@ def request(
     return {"server": server} | hints
 
 
-def rules(group: str, allowed: Sequence[str], ports: Sequence[int]) -> list[dict[str, Any]]:
-    """The rules of a security group that lets these networks in."""
+def rules(group: str, doors: Sequence[Door]) -> list[dict[str, Any]]:
+    """The rules of a security group with these doors."""
     return [
         {
             "security_group_id": group,
             "direction": "ingress",
             "ethertype": "IPv6" if ":" in network else "IPv4",
-            "protocol": "tcp",
-            "port_range_min": port,
-            "port_range_max": port,
+            "protocol": door.protocol,
+            "port_range_min": door.port,
+            "port_range_max": door.port,
             "remote_ip_prefix": network,
         }
-        for network in allowed
-        for port in ports
+        for door in doors
+        for network in door.networks
     ]
+
+
+def told(rule: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells a rule of a group from the others."""
+    return rule["protocol"], rule["port_range_min"], rule["remote_ip_prefix"]
 
 
 def described(marks: Mapping[str, str]) -> str:

@@ -104,6 +104,11 @@ class Qemu(Driver[QemuOptions]):
         there = os.cpu_count() or self.options.cpus
         return said + [f"its {self.options.cpus} CPUs share the {there} of this computer"] * (self.options.cpus > there)
 
+    @classmethod
+    def option_for_peers(cls, options: Any) -> str:
+        """Each is behind user-mode networking of its own."""
+        return "" if options.network else "network"
+
     def create(self, birth: Birth) -> None:
         """Make the disk and the seed where they are missing, then boot."""
         assert birth.image is not None  # noqa: S101 (capabilities ask for one)

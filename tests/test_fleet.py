@@ -325,6 +325,7 @@ def test_the_json_of_a_plan(store: Store, cloud: FakeCloud, told: Told, file: Pa
         "fleet": "ci",
         "changes": [{"name": "m1", "action": "create", "driver": "fake", "uid": "", "differences": []}],
         "unreadable": [],
+        "remarks": [],
     }
 
 
@@ -348,6 +349,67 @@ def test_roles_in_a_swarm_are_planned(store: Store, cloud: FakeCloud, told: Told
     nothing = Fleet("ci", ())
     assert swarming.exits(store, nothing, planned(store, nothing, refresh=False)) == ()  # the whole swarm ends
     assert swarming.concerns(store, nothing)
+
+
+CLOUDS = """
+version: 1
+name: ci
+defaults:
+  aws: {{region: eu-central-1, allow: [203.0.113.7], {aws}}}
+  openstack: {{region: north, auth_url: 'http://127.0.0.1:1/v3', project: ci, allow: [203.0.113.7]}}
+machines:
+  - {{name: 'm-{{index}}', count: 3, driver: aws}}
+  - {{name: w, driver: aws, aws: {{security_group: [mine], allow: [], peers: []}}}}
+  - {{name: o, driver: openstack, openstack: {{{openstack}}}}}
+  - {{name: lan, driver: qemu, qemu: {{network: lan}}}}
+  - {{name: alone, driver: qemu}}
+  - {{name: c, driver: container}}
+"""
+AWS = "no other machine of the Swarm can reach m-{index}: set aws.peers, see docs/swarm.md"
+OPENSTACK = "no other machine of the Swarm can reach o: set openstack.peers, see docs/swarm.md"
+QEMU = "no other machine of the Swarm can reach alone: set qemu.network, see docs/swarm.md"
+
+
+@pytest.mark.parametrize(
+    ("aws", "openstack", "swarm", "said"),
+    [
+        ("", "", "managers: ['m-{index}'], workers: [w, o, lan, alone, c]", (AWS, OPENSTACK, QEMU)),
+        ("peers: [10.0.0.0/8]", "", "managers: ['m-{index}'], workers: [o]", (OPENSTACK,)),
+        ("peers: [10.0.0.0/8]", "peers: ['2001:db8::/64']", "managers: ['m-{index}'], workers: [o]", ()),
+        ("", "", "managers: [w], workers: [lan, c]", ()),
+        ("", "", "managers: [o]", ()),  # there is no other machine
+    ],
+)
+def test_machines_of_a_swarm_that_do_not_reach_each_other(
+    store: Store,
+    file: Path,
+    environment: pytest.MonkeyPatch,
+    aws: str,
+    openstack: str,
+    swarm: str,
+    said: tuple[str, ...],
+) -> None:
+    machines = CLOUDS.format(aws=aws, openstack=openstack)
+    assert planned(store, loaded(file, f"{machines}swarm: {{{swarm}}}\n")).remarks == said
+    assert planned(store, loaded(file, machines)).remarks == ()
+
+
+def test_machines_that_are_a_swarm_reach_each_other(
+    store: Store, cloud: FakeCloud, told: Told, file: Path, environment: pytest.MonkeyPatch
+) -> None:
+    """A group may have been opened by hand: nothing is said where there is nothing to do."""
+    environment.setattr(Fake, "option_for_peers", lambda options: "size")
+    wanted = loaded(file, THREE + "swarm: {managers: [m1], workers: [m2]}\n")
+    assert planned(store, wanted).remarks == (
+        "no other machine of the Swarm can reach m{index}: set fake.size, see docs/swarm.md",
+    )
+    apply(store, wanted, told)
+    for name in ("m1", "m2"):
+        record = store.load(name)
+        record.swarm = wanted.swarm_role(name)
+        store.save(record)
+    made = planned(store, wanted, refresh=False)
+    assert (made.actions, made.remarks) == ((), ())
 
 
 def test_a_swarm_that_cannot_be_is_told_with_its_manager(

@@ -187,6 +187,14 @@ WRONG = [
     ("machines: [{name: a, qemu: {cpus: lots}}]", "machines[0].qemu.cpus: 'lots' is not a whole number"),
     ("machines: [{name: a, qemu: {cpus: 0}}]", "machines[0].qemu.cpus: 0 is not a whole number from 1 to 255"),
     ("machines: [{name: a, driver: generic}]", "generic.ip_address is required"),
+    (
+        "machines: [{name: a, driver: aws, aws: {region: eu-central-1, peers: [lan]}}]",
+        "aws.peers: 'lan' is no address and no network such as 203.0.113.0/24",
+    ),
+    (
+        "machines: [{name: a, driver: aws, aws: {region: eu-central-1, peers: [10.0.0.0/8], security_group: [mine]}}]",
+        "aws.peers goes with the group that machinekit makes, not with aws.security_group",
+    ),
     ("machines: [{name: a, driver: generic, qemu: {}}]", "machines[0].qemu: the machine's driver is generic"),
     ("machines: [{name: a, driver: fake, fake: {token: x}}]", "token is no key here: it is a secret, set $FAKE_TOKEN"),
     ("machines: [{name: a, driver: fake, fake: {size: 60, spot: true}}]", "no spot instance is larger than 32"),

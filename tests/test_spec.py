@@ -93,6 +93,11 @@ def test_driver_options_from_texts(values: dict[str, Any], options: FakeOptions)
     assert parse_options("fake", Fake, values) == options
 
 
+def test_a_field_without_a_name_is_no_option() -> None:
+    with pytest.raises(UsageError, match="is no option"):
+        parse_spec({"": None})
+
+
 def test_what_is_stored_is_json_without_secrets() -> None:
     assert storable(FakeOptions("s3cret", 7, ("a", "b"), True)) == {
         "size": 7,

@@ -80,6 +80,8 @@ def print_plan(plan: Plan, stream: TextIO | None = None) -> None:
     for broken in plan.unreadable:
         console.print(Text(f"! unreadable {broken.name}: {harmless(broken.message)}", style="red"))
         console.print(Text(f"    {broken.hint}"))
+    for remark in plan.remarks:
+        console.print(Text(f"! {harmless(remark)}", style="yellow"))
     console.print(Text(f"{plan.fleet}: {summary(plan)}"))
 
 

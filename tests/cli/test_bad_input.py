@@ -122,6 +122,27 @@ USAGE = [
         "--openstack-password would be seen in process lists: set $OS_PASSWORD",
         CREATE,
     ),
+    (
+        "create -d aws --aws-peers 10.0.0.0/33 a",
+        "--aws-peers: '10.0.0.0/33' is no address and no network such as 203.0.113.0/24",
+        "",
+    ),
+    (
+        "create -d openstack --openstack-peers lan a",
+        "--openstack-peers: 'lan' is no address and no network such as 203.0.113.0/24",
+        "",
+    ),
+    (
+        "create -d aws --aws-security-group mine --aws-peers 10.0.0.0/8 a",
+        "driver aws: --aws-peers goes with the group that machinekit makes, not with --aws-security-group",
+        "",
+    ),
+    (
+        "create -d openstack --openstack-security-group mine --openstack-peers 10.0.0.0/8 a",
+        "driver openstack: --openstack-peers goes with the group that machinekit makes, not with "
+        "--openstack-security-group",
+        "",
+    ),
     ("create --qemu-memroy 1G a", "there is no option --qemu-memroy; did you mean --qemu-memory?", CREATE),
     ("create -d generic a", "--generic-ip-address is required", ""),
     # --- a driver's options: numbers, switches, choices, sizes, ports, paths

@@ -70,6 +70,17 @@ def test_differences_are_told(cli: Cli, cloud: FakeCloud, folder: Path) -> None:
     ]
 
 
+def test_what_keeps_a_swarm_from_working_is_told_before(cli: Cli, folder: Path) -> None:
+    (folder / "machinekit.yaml").write_text(
+        "version: 1\nname: ci\nmachines: [{name: 'm{index}', count: 2, driver: qemu}]\nswarm: {managers: [m1], "
+        "workers: [m2]}\n"
+    )
+    remark = "no other machine of the Swarm can reach m{index}: set qemu.network, see docs/swarm.md"
+    assert cli("plan").out.splitlines()[2:] == [f"! {remark}", "ci: 2 to create"]
+    assert json.loads(cli("plan", "--json").out)["remarks"] == [remark]
+    assert f"! {remark}\n" in cli("apply").out, "before anybody agrees"
+
+
 def test_for_programs(cli: Cli, cloud: FakeCloud) -> None:
     made = json.loads(cli("plan", "--json").out)
     assert [change["action"] for change in made["changes"]] == ["create", "create"]

@@ -73,6 +73,8 @@ class Region:
                 answer = self._run(parameters)
             elif action in POWER:
                 answer = self._power(action, parameters)
+            elif action == "AuthorizeSecurityGroupIngress":
+                answer = self._authorize(parameters)
             elif action.startswith("Describe"):
                 return self._describe(parameters)
             else:
@@ -158,6 +160,15 @@ class Region:
         current.name, current.code = state, CODES[state]
 
     # --- groups
+
+    def _authorize(self, parameters: Parameters) -> Answer:
+        """All of the rules, or none when one of them is there; moto takes those before that one."""
+        group = self.backend.get_security_group_from_id(parameters.get("GroupId", ""))
+        before = list(group.ingress_rules) if group else []
+        answer = ask(self.name, parameters)
+        if group and answer.status != 200:
+            group.ingress_rules[:] = before
+        return answer
 
     def _refuse_used(self, group: str) -> None:
         for instance in self.instances():

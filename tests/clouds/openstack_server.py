@@ -324,7 +324,7 @@ class OpenStackServer:
 
 
 def _rule(rule: Thing) -> tuple[Any, ...]:
-    return rule["security_group_id"], rule["port_range_min"], rule["remote_ip_prefix"]
+    return rule["security_group_id"], rule["protocol"], rule["port_range_min"], rule["remote_ip_prefix"]
 
 
 _ROUTES: tuple[tuple[str, Callable[..., Thing | None]], ...] = (

@@ -153,6 +153,40 @@ def test_only_who_may_gets_in(account: Ec2, bound: Bound, birth: Birth) -> None:
     )
 
 
+SWARM_PORTS = ("tcp 2377", "tcp 7946", "udp 7946", "udp 4789")
+
+
+def test_peers_reach_the_ports_of_a_swarm_and_no_other(account: Ec2, bound: Bound, birth: Birth) -> None:
+    driver = bound(peers=("10.0.0.1/16", "2001:db8::/64"))
+    driver.check()
+    driver.create(birth)
+    assert driver.find()
+    assert len(account.calls()) == 8, "not one more"
+    (group,) = account.state("groups")
+    assert sorted(group["rules"]) == sorted(
+        [f"tcp {port}-{port} {HERE}" for port in (22, 2376)]
+        + [
+            f"{port}-{port.split()[1]} {network}"
+            for port in SWARM_PORTS
+            for network in ("10.0.0.0/16", "2001:db8::/64")
+        ]
+    )
+    assert driver.remarks() == []
+    assert bound(peers=("0.0.0.0/0",)).remarks() == ["the Swarm's ports can be reached from everywhere (0.0.0.0/0)"]
+
+
+def test_rules_of_an_attempt_that_was_cut_off(account: Ec2, bound: Bound, birth: Birth) -> None:
+    """This computer has another address since: of rules that are there in part EC2 takes none."""
+    driver = bound(peers=("10.0.0.0/16",))
+    assert isinstance(driver, Aws)
+    driver.prepare(birth)
+    driver.choice = dataclasses.replace(driver.choice, allowed=("198.51.100.1/32",))
+    driver.create(birth)
+    (group,) = account.state("groups")
+    assert len(group["rules"]) == 2 + 2 + 4
+    assert "tcp 22-22 198.51.100.1/32" in group["rules"]
+
+
 def test_this_computers_address_is_found_out(account: Ec2, bound: Bound, environment: pytest.MonkeyPatch) -> None:
     environment.setenv("MACHINEKIT_ADDRESS_SERVICE", f"{account.url}/_caller")
     driver = bound(allow=())
@@ -315,12 +349,17 @@ def test_what_the_region_has_not(account: Ec2, bound: Bound, given: dict[str, An
     [
         ({"image": "debain"}, "'debain' is no AMI and no family; did you mean debian?"),
         ({"allow": ("everybody",)}, "'everybody' is no address and no network"),
+        ({"peers": ("10.0.0.0/33",)}, "--aws-peers: '10.0.0.0/33' is no address and no network such as 203.0.113.0/24"),
         ({"spot_price": "0.1"}, "--aws-spot-price and --aws-spot-only go with --aws-spot"),
         ({"kms_key": "k"}, "--aws-kms-key goes with --aws-encrypt"),
         ({"tags": ("a,b,c",)}, "'c' is a tag without a value"),
         ({"tags": ("machinekit.uid=1",)}, "is no tag of yours to give"),
         ({"region": "Frankfurt"}, "--aws-region"),
         ({"security_group": ("mine",)}, "--aws-allow goes with the group that machinekit makes"),
+        (
+            {"security_group": ("mine",), "allow": (), "peers": ("10.0.0.0/8",)},
+            "--aws-peers goes with the group that machinekit makes, not with --aws-security-group",
+        ),
     ],
 )
 def test_what_is_wrong_before_anybody_is_asked(account: Ec2, bound: Bound, given: dict[str, Any], said: str) -> None:
@@ -425,6 +464,19 @@ def test_any_name_of_a_machine_will_do(account: Ec2, cli: Cli, name: str) -> Non
     assert cli("status", name).out == "Running\n"
     assert cli("rm", "-y", name).code == 0
     assert account.leftovers() == []
+
+
+@pytest.mark.usefixtures("short")
+def test_the_record_tells_where_the_machines_of_the_network_reach_it(account: Ec2, cli: Cli, store: Store) -> None:
+    for name, more in (("outside", ()), ("inside", ("--aws-private-address",))):
+        assert cli("create", "-d", "aws", "--aws-allow", "::1", *more, name).code == 0
+    first, second = account.state("instances")
+    outside, inside = (store.load(name) for name in ("outside", "inside"))
+    assert (outside.address, outside.peer_address) == (first["public_address"], first["private_address"])
+    assert (inside.address, inside.peer_address) == (second["private_address"], "")
+    before = len(account.calls())
+    assert cli("ls").code == 0
+    assert len(account.calls()) - before <= 2
 
 
 @pytest.mark.usefixtures("short")

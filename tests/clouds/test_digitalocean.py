@@ -66,6 +66,9 @@ def test_what_is_asked_for(api: Api, tmp_path: Path) -> None:
     assert "from everywhere" in driver.remarks()[0]
     assert api.actions.count("POST /v2/droplets") == 1
     assert len(api.actions) <= 8
+    found = driver.find()
+    assert found
+    assert found.peer_address == f"10.132.0.{droplet.id % 250}"
 
 
 @pytest.mark.parametrize(

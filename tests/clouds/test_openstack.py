@@ -165,9 +165,44 @@ def test_the_server(server: OpenStackServer, bound: Bound, birth: Birth) -> None
     (address,) = account.floatingips.values()
     instance = driver.find()
     assert instance
-    assert instance.address == address["floating_ip_address"]
+    assert (instance.address, instance.peer_address) == (address["floating_ip_address"], "203.0.113.7")
     removed(driver)
     assert account.leftovers() == []
+
+
+SWARM_PORTS = {("tcp", 2377), ("tcp", 7946), ("udp", 7946), ("udp", 4789)}
+
+
+def opened(server: OpenStackServer) -> list[tuple[str, int, str]]:
+    """The rules that there are."""
+    rules = server.account.security_group_rules.values()
+    assert all(rule["port_range_min"] == rule["port_range_max"] for rule in rules)
+    return sorted((rule["protocol"], rule["port_range_min"], rule["remote_ip_prefix"]) for rule in rules)
+
+
+def test_peers_reach_the_ports_of_a_swarm_and_no_other(server: OpenStackServer, bound: Bound, birth: Birth) -> None:
+    driver = bound(peers=("10.0.0.1/16", "2001:db8::/64"))
+    driver.check()
+    driver.create(birth)
+    assert driver.find()
+    assert len([call for call in server.account.calls if "/v3" not in call]) == 9, "not one more"
+    assert opened(server) == sorted(
+        [("tcp", port, HERE) for port in (22, 2376)]
+        + [(*port, network) for port in SWARM_PORTS for network in ("10.0.0.0/16", "2001:db8::/64")]
+    )
+    assert driver.remarks() == []
+    assert bound(peers=("::/0",)).remarks() == ["the Swarm's ports can be reached from everywhere (::/0)"]
+
+
+def test_rules_for_peers_of_an_attempt_that_was_cut_off(server: OpenStackServer, bound: Bound, birth: Birth) -> None:
+    driver = bound(peers=("10.0.0.0/16",))
+    assert isinstance(driver, OpenStack)
+    driver.prepare(birth)
+    everything, rules = opened(server), server.account.security_group_rules
+    (lost,) = (key for key, rule in rules.items() if (rule["protocol"], rule["port_range_min"]) == ("udp", 7946))
+    del rules[lost]
+    driver.create(birth)
+    assert opened(server) == everything
 
 
 def test_groups_of_ones_own_stay_as_they_are(server: OpenStackServer, bound: Bound, birth: Birth) -> None:

@@ -13,8 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from machinekit import swarm
+from machinekit.store import Store
+from machinekit.swarmstate import Roster
 from tests.clouds.instances import Instances
 from tests.clouds.sigv4 import KEY, SECRET
+from tests.conftest import Told
 from tests.e2e.lab import Cli, run
 
 pytestmark = pytest.mark.clouds
@@ -25,6 +29,7 @@ users: [{name: carol, shell: /bin/sh}]
 write_files: [{path: /etc/own, content: mine}]
 runcmd: [[touch, /var/lib/own]]
 """
+NODE_ADDRESS = "{{.Swarm.NodeAddr}}"
 
 
 @pytest.fixture
@@ -54,6 +59,12 @@ def test_from_nothing_to_containers_and_back(account: Instances, cli: Cli, busyb
     run("docker", "build", "-q", "-t", "busybox", str(busybox), env=client | {"DOCKER_BUILDKIT": "0"})
     assert run("docker", "run", "--rm", "busybox", "echo", "it runs", env=client) == "it runs\n"
 
+    # as a swarm it is known at the address that stays
+    store, roster, told = Store(cli.home), Roster(("node1",)), Told()
+    assert store.load("node1").peer_address == instance["private_address"]
+    swarm.converge(store, roster, told)
+    assert run("docker", "info", "--format", NODE_ADDRESS, env=client).strip() == instance["private_address"]
+
     # the user's own user-data had its effect, and ours stayed
     assert cli("ssh", "node1", "cat /etc/own; echo; hostname; id -un carol; id -un").split() == [
         *("mine", "node1", "carol", "machinekit")
@@ -82,6 +93,7 @@ def test_from_nothing_to_containers_and_back(account: Instances, cli: Cli, busyb
     assert again["public_address"] != instance["public_address"]
     assert cli("url", "node1").strip() == f"tcp://{again['public_address']}:2376"
     assert run("docker", "run", "--rm", "busybox", "echo", "again", env=cli.client("node1")) == "again\n"
+    assert swarm.converge(store, roster, told) == []
 
     assert "node1" in cli("ls")
     problems = [check for check in json.loads(cli("doctor", "--json", "node1")) if check["level"] == "problem"]

@@ -124,7 +124,7 @@ def test_a_floating_ip_and_an_application_credential_of_clouds_yaml(
         monkeypatch.delenv(name)
     (tmp_path / "clouds.yaml").write_text(account.clouds_yaml())
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
-    driver = bound(cloud="ci-credential", network="private", floating_ip_pool="public")
+    driver = bound(cloud="ci-credential", network="private", floating_ip_pool="public", peers=("10.0.0.0/24",))
     driver.check()
     assert driver.remarks() == [f"only {OURS}/32 may reach it; --openstack-allow names others"]
     driver.create(birth)
@@ -132,11 +132,18 @@ def test_a_floating_ip_and_an_application_credential_of_clouds_yaml(
     until(lambda: _address(driver) == address["floating_ip_address"], "the floating IP is told", 60)
     (group,) = (each for each in leftovers(account) if "security_group_rules" in each)
     opened = {
-        (rule["port_range_min"], rule["remote_ip_prefix"])
+        (rule["protocol"], rule["port_range_min"], rule["port_range_max"], rule["remote_ip_prefix"])
         for rule in group["security_group_rules"]
         if rule["direction"] == "ingress"
     }
-    assert opened == {(22, f"{OURS}/32"), (2376, f"{OURS}/32")}
+    assert opened == {
+        *(("tcp", port, port, f"{OURS}/32") for port in (22, 2376)),
+        *(("tcp", port, port, "10.0.0.0/24") for port in (2377, 7946)),
+        *(("udp", port, port, "10.0.0.0/24") for port in (7946, 4789)),
+    }
+    found = driver.find()
+    assert found
+    assert found.peer_address == address["fixed_ip_address"]
     until(lambda: _listens(_address(driver), 22), "the door is open")
     with pytest.raises(TimeoutError):  # a host without the group would refuse
         socket.create_connection((_address(driver), 80), 2)
