@@ -78,29 +78,37 @@ def probe_script(roles: tuple[Prepared, ...], *, logins: bool) -> str:
 
 
 def parse_carried(lines: list[str]) -> Carried:
-    """What the host carries from the probe's lines; other lines are passed over."""
+    """What the host carries from the probe's lines; other lines are passed over. Raises EngineError for nonsense."""
     found = Carried()
     for line in lines:
         prefix, _, rest = line.partition(":")
         kind, _, value = rest.removeprefix("carried ").partition("=")
-        if prefix != "machinekit" or not rest.startswith("carried "):
-            continue
-        words = value.split(" ")
-        match kind:
-            case "file":
-                digest, mode, owner, numbers, path = words
-                found.files[_decoded(path)] = (digest, mode.zfill(4), owner, numbers)
-            case "role":
-                name, identity, digest = words
-                found.roles[name] = RoleFound(identity, digest)
-            case "check":
-                name, code, said = words
-                _checked(found.roles[name], code, _decoded(said))
-            case "logins":
-                found.logins = _object(f"{HOME}/logins", _decoded(value))
-            case "docker_config":
-                found.docker_config = _object(DOCKER_CONFIG, _decoded(value))
+        if prefix == "machinekit" and rest.startswith("carried "):
+            try:
+                _take(found, kind, value)
+            except (ValueError, KeyError):
+                raise EngineError(
+                    f"what the host tells of its {kind} makes no sense", f"log in and look into {HOME}"
+                ) from None
     return found
+
+
+def _take(found: Carried, kind: str, value: str) -> None:
+    words = value.split(" ")
+    match kind:
+        case "file":
+            digest, mode, owner, numbers, path = words
+            found.files[_decoded(path)] = (digest, mode.zfill(4), owner, numbers)
+        case "role":
+            name, identity, digest = words
+            found.roles[name] = RoleFound(identity, digest)
+        case "check":
+            name, code, said = words
+            _checked(found.roles[name], code, _decoded(said))
+        case "logins":
+            found.logins = _object(f"{HOME}/logins", _decoded(value))
+        case "docker_config":
+            found.docker_config = _object(DOCKER_CONFIG, _decoded(value))
 
 
 def differences(load: Load, carried: Carried) -> list[str]:
@@ -283,7 +291,7 @@ def _key(path: str) -> str:
 def _object(path: str, text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EngineError(f"{path} on the host is not valid JSON: {error}", "mend it by hand") from None
     if not isinstance(found, dict) or not isinstance(found.get("auths", {}), dict):
         raise EngineError(f"{path} on the host is not what docker login writes", "mend it by hand")

@@ -30,6 +30,20 @@ class Row:
     error: str = ""
 
 
+def records(store: Store) -> tuple[dict[str, Machine], dict[str, MachinekitError]]:
+    """Every record that can be read, and why the others cannot, by name; one removed meanwhile is in neither."""
+    found: dict[str, Machine] = {}
+    broken: dict[str, MachinekitError] = {}
+    for name in store.names():
+        try:
+            found[name] = store.load(name)
+        except NoSuchMachineError:
+            continue
+        except MachinekitError as error:
+            broken[name] = error
+    return found, broken
+
+
 def state(store: Store, name: str) -> State:
     """What the driver says of a machine now."""
     machine = store.load(name)

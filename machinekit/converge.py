@@ -84,12 +84,14 @@ def detect_system(work: Work) -> None:
 def look(work: Work, more: str = "") -> list[str]:
     """Hear from a host what is on it, and what `more` of a script says, in one execution; nothing is changed.
 
-    Returns the lines that were said. Raises what `ssh.connect` and `Connection.run` raise.
+    Returns the lines that were said. Raises what `ssh.connect` and `Connection.run` raise, and no secret in it.
     """
-    with contextlib.closing(work.connected()) as connection:
-        lines = connection.run(engine.probe_script() + outfit.probe_script(work) + more, patience=LOOK)
-    work.connection = None
-    work.facts, work.carried = engine.parse_facts(lines), carry.parse_carried(lines)
+    script = engine.probe_script() + outfit.probe_script(work) + more
+    with work.redacting(lambda: outfit.reveal(work.setup)):
+        with contextlib.closing(work.connected()) as connection:
+            lines = connection.run(script, patience=LOOK)
+        work.connection = None
+        work.facts, work.carried = engine.parse_facts(lines), carry.parse_carried(lines)
     return lines
 
 

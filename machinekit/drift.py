@@ -32,17 +32,18 @@ def look(store: Store, machines: Sequence[Machine]) -> dict[str, list[Difference
 
 def _machine(store: Store, machine: Machine, found: Instance | MachinekitError | None) -> list[Difference]:
     if isinstance(found, MachinekitError):
-        raise MachinekitError(
-            f'cannot ask driver {machine.driver} for "{machine.name}": {found.message}',
-            found.hint or "with --no-refresh the plan is made from the records alone",
-        )
+        raise _unknown(machine, found)
+    work = Work(store, machine, Nobody())
+    try:
+        found = found or work.driver.find()  # a list may leave out what is there, and what is gone is replaced
+    except MachinekitError as error:
+        raise _unknown(machine, error) from None
     if found is None:
         return [Difference("instance", "gone", "running", replaces=True)]
     if found.state is not State.RUNNING:
         # what is just starting or stopping is waited for, never thrown away
         broken = found.state is State.ERROR
         return [Difference("instance", found.state.value.lower(), "running", replaces=broken)]
-    work = Work(store, machine, Nobody())
     if not work.driver.capabilities.ssh:
         return []
     address = work.located(found)
@@ -53,6 +54,13 @@ def _machine(store: Store, machine: Machine, found: Instance | MachinekitError |
         return list(_host(work))
     except MachinekitError as error:
         return [Difference("host", error.message, "answers")]
+
+
+def _unknown(machine: Machine, error: MachinekitError) -> MachinekitError:
+    return MachinekitError(
+        f'cannot ask driver {machine.driver} for "{machine.name}": {error.message}',
+        error.hint or "with --no-refresh the plan is made from the records alone",
+    )
 
 
 def _host(work: Work) -> Iterator[Difference]:

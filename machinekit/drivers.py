@@ -26,7 +26,7 @@ def names() -> list[str]:
 
 def canonical(name: str) -> str:
     """The driver's own name, for one that Docker Machine has for it."""
-    return next((entry.value for entry in entry_points(group=ALIASES, name=name)), name)
+    return _aliases(tuple(sys.path)).get(name, name)
 
 
 def load(name: str) -> type[Driver[Any]]:
@@ -74,6 +74,11 @@ def _kind(annotation: Any) -> type | tuple[type, ...]:
     text = annotation if isinstance(annotation, str) else annotation.__name__
     kinds: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float), "bool": bool}
     return kinds.get(text, str if text.startswith("Literal") else (list, tuple))
+
+
+@functools.cache
+def _aliases(path: tuple[str, ...]) -> dict[str, str]:
+    return {entry.name: entry.value for entry in reversed(tuple(entry_points(group=ALIASES)))}
 
 
 def variable(driver: str, field: str, aliases: tuple[str, ...]) -> str:

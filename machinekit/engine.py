@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,7 +80,7 @@ def probe_script() -> str:
 
 
 def parse_facts(lines: list[str]) -> Facts:
-    """The facts from the probe's lines; other lines are passed over."""
+    """The facts from the probe's lines; other lines are passed over. Raises EngineError where they make no sense."""
     facts = Facts()
     for line in lines:
         prefix, _, rest = line.partition(":")
@@ -89,13 +90,28 @@ def parse_facts(lines: list[str]) -> Facts:
         if key.startswith("sha256 "):
             facts.files[key.removeprefix("sha256 ")] = value
         elif key.startswith("free "):
-            if value.isdecimal():
+            if _is_number(value):
                 facts.free[f"/{key.removeprefix('free ')}"] = int(value) // 1024
         elif key.startswith("original "):
             facts.originals[key.removeprefix("original ")] = value
         elif isinstance(getattr(Facts, key, None), str):  # the fields that are texts, and nothing else
             setattr(facts, key, value)
+    _check(facts)
     return facts
+
+
+def _check(facts: Facts) -> None:
+    try:
+        for encoded in (facts.daemon_json, facts.daemon_json_before, facts.conf_d, *facts.originals.values()):
+            base64.b64decode(encoded)
+        if facts.clock and not _is_number(facts.clock):
+            raise ValueError("its clock has no number")
+    except ValueError as error:
+        raise EngineError(f"what the host tells of itself makes no sense: {error}", "log in and look") from None
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch("[0-9]{1,11}", text) is not None  # seconds until the year 5138
 
 
 def wanted_files(

@@ -11,6 +11,7 @@ from pathlib import Path
 import dotenv
 
 from machinekit import (
+    collect,
     converge,
     create,
     drift,
@@ -24,12 +25,14 @@ from machinekit import (
     swarming,
     upgrade,
 )
-from machinekit.errors import MachinekitError, UsageError
+from machinekit.checkup import Nobody
+from machinekit.errors import MachinekitError, StoreError, UsageError
 from machinekit.fleetfile import Fleet, Wanted
-from machinekit.pins import Pins
-from machinekit.plan import Action, Change, Plan
-from machinekit.store import Store
-from machinekit.work import Progress, run, working_on
+from machinekit.machine import Machine
+from machinekit.pins import Pins, parse_pins
+from machinekit.plan import Action, Change, Plan, Unreadable
+from machinekit.store import LOST, Store
+from machinekit.work import Progress, Work, run, working_on
 
 FILE = "machinekit.yaml"
 DOTENV = ".env"
@@ -50,8 +53,16 @@ def load(path: Path, given: Mapping[str, str]) -> Fleet:
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not a text in UTF-8") from None
     folder = path.absolute().parent
-    beside = {name: value or "" for name, value in dotenv.dotenv_values(folder / DOTENV, interpolate=False).items()}
-    return fleetfile.parse(text, str(path), folder, {**beside, **os.environ, **given})
+    return fleetfile.parse(text, str(path), folder, {**_beside(folder), **os.environ, **given})
+
+
+def _beside(folder: Path) -> dict[str, str]:
+    try:
+        return {name: value or "" for name, value in dotenv.dotenv_values(folder / DOTENV, interpolate=False).items()}
+    except OSError as error:
+        raise UsageError(f"cannot read {folder / DOTENV}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{folder / DOTENV} is not a text in UTF-8") from None
 
 
 def make_plan(
@@ -61,17 +72,44 @@ def make_plan(
 
     Raises what `plan.make`, `drift.look` and `pinning.check_images` do.
     """
-    records = {name: store.load(name) for name in store.names()}
+    records, unreadable = _records(store, fleet)
     ours = [
         record for record in records.values() if record.fleet == fleet.name and (not targets or record.name in targets)
     ]
     seen = drift.look(store, ours) if refresh else {}
-    made = plan.make(fleet, records, seen, targets=targets, replace=replace)
+    made = plan.make(fleet, records, seen, unreadable=unreadable, targets=targets, replace=replace)
     if refresh:
         made = swarming.planned(store, fleet, made)
     born = [change.name for change in made.actions if change.action in (Action.CREATE, Action.REPLACE)]
     pinning.check_images(store, [wanted for wanted in fleet.machines if wanted.name in born])
     return dataclasses.replace(made, remarks=tuple(swarming.remarks(fleet))) if made.actions else made
+
+
+def _records(store: Store, fleet: Fleet) -> tuple[dict[str, Machine], list[Unreadable]]:
+    """The records that can be read, and the others that are the fleet's or may be."""
+    records, broken = collect.records(store)
+    for record in list(records.values()):
+        if record.fleet == fleet.name:
+            try:
+                _check_parts(store, record)
+            except MachinekitError as error:
+                broken[record.name] = error
+                del records[record.name]
+    wanted = {machine.name for machine in fleet.machines}
+    return records, [
+        Unreadable(name, error.message, error.hint)
+        for name, error in broken.items()
+        if name in wanted or (store.has_record(name) and store.fleet_of(name) in (None, fleet.name))
+    ]
+
+
+def _check_parts(store: Store, machine: Machine) -> None:
+    """Raise MachinekitError when the engine's settings, the driver's options or what it carries cannot be read."""
+    try:
+        Work(store, machine, Nobody())
+        parse_pins(machine.pins)
+    except UsageError as error:  # nobody has just given them
+        raise StoreError(f'the record of "{machine.name}" cannot be read: {error.message}', LOST) from None
 
 
 def alone(store: Store, name: str, doing: str, progress: Progress, patience: float) -> AbstractContextManager[None]:
@@ -114,7 +152,7 @@ def _carry_out(
     done: list[str] = []
     if change.action in (Action.REMOVE, Action.REPLACE):
         if store.exists(change.name):
-            lifecycle.remove(store, change.name, progress)
+            lifecycle.remove(store, change.name, progress, check=change.check)
         done.append("removed")
     if wanted and store.exists(change.name):
         wanted = wanted.as_recorded(store.load(change.name))
@@ -132,15 +170,14 @@ def _carry_out(
             agreed=agreed,
         )
     if wanted and change.action is Action.CHANGE:
-        done += _change(
-            store, wanted, progress, upgrades=any(each.what == drift.ENGINE_VERSION for each in change.differences)
-        )
+        done += _change(store, change, wanted, progress)
     return done
 
 
-def _change(store: Store, wanted: Wanted, progress: Progress, *, upgrades: bool) -> list[str]:
+def _change(store: Store, change: Change, wanted: Wanted, progress: Progress) -> list[str]:
     """Have a machine that is there be as wanted. Its record follows at the end: until then the plan stays the same."""
     with working_on(store, wanted.name, "apply", progress) as work:
+        change.check(work.machine)
         work.driver.options = wanted.options
         work.previous = work.spec
         work.spec = wanted.spec.model_copy(update={"version": work.spec.version})  # another one is upgrade's to install
@@ -150,7 +187,7 @@ def _change(store: Store, wanted: Wanted, progress: Progress, *, upgrades: bool)
         work.machine.pins = wanted.pins.on(Pins(**work.machine.pins)).to_json()
         work.save()
         done = work.changed
-    if upgrades:
+    if any(each.what == drift.ENGINE_VERSION for each in change.differences):
         done += upgrade.upgrade(store, wanted.name, progress, to=wanted.spec.version or packages.LATEST)
     return done
 
@@ -165,7 +202,8 @@ def adopt(store: Store, fleet: Fleet, name: str, progress: Progress) -> None:
     with working_on(store, name, "import", progress) as work:
         if work.machine.fleet not in ("", fleet.name):
             raise MachinekitError(
-                f'machine "{name}" is of the fleet "{work.machine.fleet}"', "take it out of that file first"
+                f'machine "{name}" is of the fleet "{work.machine.fleet}"',
+                "an apply of that fleet would remove what leaves its file: give this one another name",
             )
         work.machine.fleet = fleet.name
         work.save()

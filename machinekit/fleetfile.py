@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from machinekit.pins import NO_PINS, Pins
 from machinekit.provider import OptionInfo, Options, absolute
 from machinekit.providers import DEFAULT
 from machinekit.setup import NOTHING, Setup, parse_setup
-from machinekit.spec import Spec, parse_options, parse_spec, storable
+from machinekit.spec import Spec, check_name, parse_options, parse_spec, storable
 from machinekit.swarmstate import MOST, Roster
 
 
@@ -65,7 +65,7 @@ class Wanted:
             data["driver"], drivers.load(data["driver"]), _with_secrets(data["driver"], data["options"])
         )
         spec, setup, pins = Spec(**data["spec"]), parse_setup(data["setup"]), Pins(**data["pins"])
-        return cls(data["name"], data["driver"], options, spec, setup, data["labels"], data["group"], pins)
+        return cls(check_name(data["name"]), data["driver"], options, spec, setup, data["labels"], data["group"], pins)
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ class Fleet:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Fleet:
-        """The fleet of that data."""
+        """The fleet of that data; raises UsageError for a name that no file can have."""
         machines = tuple(Wanted.from_json(each) for each in data["machines"])
-        return cls(data["name"], machines, tuple(data["managers"]), tuple(data["workers"]))
+        return cls(check_name(data["name"]), machines, tuple(data["managers"]), tuple(data["workers"]))
 
 
 def parse(text: str, file: str, folder: Path, variables: Mapping[str, str]) -> Fleet:
@@ -139,7 +139,7 @@ class _Expansion:
                 machines |= {name: dataclasses.replace(made, name=name) for name in names}
         if self._problems:
             raise UsageError("\n".join(self._problems))
-        managers, workers = self._swarm(groups, list(machines))
+        managers, workers = self._swarm(groups, machines.keys())
         if self._problems:
             raise UsageError("\n".join(self._problems))
         return Fleet(self._given.name, tuple(machines.values()), managers, workers)
@@ -213,21 +213,22 @@ class _Expansion:
         return {key: getattr(part, key) for part in parts if part for key in part.model_fields_set}
 
     def _swarm(
-        self, groups: Mapping[str, tuple[str, ...]], names: list[str]
+        self, groups: Mapping[str, tuple[str, ...]], names: Collection[str]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if not self._given.swarm:
             return (), ()
         found: dict[str, tuple[str, ...]] = {}
         for kind in ("managers", "workers"):
-            meant: list[str] = []
+            meant: dict[str, None] = {}
             for index, name in enumerate(getattr(self._given.swarm, kind)):
                 path: yamlfile.Path = ("swarm", kind, index)
                 if name not in names and name not in groups:
                     self._wrong(path, f"no machine is called {name!r}{nearest(name, [*names, *groups])}")
-                meant += groups.get(name, (name,))
-                if twice := next((each for each in meant if meant.count(each) > 1), None):
+                more = groups.get(name, (name,))
+                if twice := next((each for each in more if each in meant), None):
                     self._wrong(path, f"{twice} is there twice")
-            found[kind] = tuple(dict.fromkeys(meant))
+                meant |= dict.fromkeys(more)
+            found[kind] = tuple(meant)
         if both := sorted(set(found["managers"]) & set(found["workers"])):
             self._wrong(
                 ("swarm", "workers"), f"{', '.join(both)} cannot be a worker too: managers run services as well"

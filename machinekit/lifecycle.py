@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from machinekit import certificates, converge, dockerapi, dockercontext, drivers, images, outfit
 from machinekit.errors import MachinekitError, StoreError
-from machinekit.machine import Phase, State
+from machinekit.machine import Machine, Phase, State
 from machinekit.store import CLIENT_CERT, NAME, SERVER_CERT, Store
 from machinekit.work import Progress, Work, run, working_on
 
@@ -97,12 +97,20 @@ def use(store: Store, name: str, progress: Progress) -> None:
         dockercontext.use(name, machine.uid, machine.url, tls, machine.store)
 
 
-def remove(store: Store, name: str, progress: Progress, *, force: bool = False, restore: bool = False) -> None:
+def remove(
+    store: Store,
+    name: str,
+    progress: Progress,
+    *,
+    force: bool = False,
+    restore: bool = False,
+    check: Callable[[Machine], None] = lambda machine: None,
+) -> None:
     """Remove the instance, what was made beside it, its docker context and last its record.
 
     With `restore` a server that was adopted gets its settings from before back. With `force` the record goes even when
     the provider fails or the record cannot be read, which may leave something that costs money; the failure is noted.
-    A directory without a record is not ours to remove.
+    A directory without a record is not ours to remove; `check` raises where the machine is not the one that is meant.
     """
     # a create that has just begun has nothing but its lock
     if not store.has_record(name) and not (store.leftovers_of(name) and NAME.fullmatch(name)):
@@ -114,7 +122,8 @@ def remove(store: Store, name: str, progress: Progress, *, force: bool = False, 
             store.load(name)
         progress.step(name, "Removing")
         with _forced(force, name, progress):
-            work = Work(store, store.load(name), progress)
+            check(machine := store.load(name))
+            work = Work(store, machine, progress)
             adopted = work.machine.phase is Phase.READY and not work.driver.capabilities.births
             if restore and work.driver.capabilities.ssh and not work.driver.capabilities.births:
                 with _forced(force, name, progress):

@@ -55,7 +55,11 @@ class Lock(BaseModel):
 
 
 def place(fleet_file: Path) -> Path:
-    """Where the lock of a fleet file is."""
+    """Where the lock of a fleet file is; raises UsageError when the fleet file itself is there."""
+    if fleet_file.suffix == SUFFIX:
+        raise UsageError(
+            f"{fleet_file} is called as its lock would be", "give it another name, such as machinekit.yaml"
+        )
     return fleet_file.with_suffix(SUFFIX)
 
 

@@ -38,14 +38,23 @@ def check(work: Work) -> None:
 
 def resolve_secrets(setup: Setup) -> None:
     """Raise UsageError when a secret cannot be resolved; those that can are known to this process from now on."""
+    _resolve_all(setup, reference.resolve)
+
+
+def reveal(setup: Setup) -> None:
+    """Know the secrets that can be resolved, so that nothing shows them; the others count for nothing."""
+    _resolve_all(setup, _if_known)
+
+
+def _resolve_all(setup: Setup, resolve: Resolve) -> None:
     for file in setup.files:
         if file.secret:
-            reference.resolve(file.secret, file.path)
+            resolve(file.secret, file.path)
     for registry in setup.registries:
         if registry.password:
-            reference.resolve(registry.password, f"registry {registry.host}")
+            resolve(registry.password, f"registry {registry.host}")
     for use in setup.roles:
-        _secrets(use.name, use.kept.secrets, reference.resolve)
+        _secrets(use.name, use.kept.secrets, resolve)
 
 
 def probe_script(work: Work) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
 import os
+import stat
 import tarfile
 from pathlib import Path
 
@@ -15,7 +17,12 @@ LIMIT = 8 * 1024 * 1024  # bytes: it travels inside a script
 def content(path: Path) -> bytes:
     """What is in a file; raises ValueError that says why it cannot be carried."""
     try:
-        if path.stat().st_size > LIMIT:
+        about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(about.st_mode):  # a pipe or a device may never end, or say something else the next time
+            raise ValueError(f"{path} is not a file")
+        if about.st_size > LIMIT:
             raise ValueError(f"{path} has more than {LIMIT >> 20} MB")
         return path.read_bytes()
     except OSError as error:
@@ -32,10 +39,10 @@ def folder(path: Path) -> bytes:
             for inside in sorted(path.rglob("*")):
                 if ".git" not in inside.relative_to(path).parts:
                     _add(archive, inside, str(inside.relative_to(path)))
+                if held.tell() > LIMIT:
+                    raise ValueError(f"{path} has more than {LIMIT >> 20} MB")
     except OSError as error:
         raise ValueError(f"cannot read {error.filename}: {error.strerror}") from None
-    if held.tell() > LIMIT:
-        raise ValueError(f"{path} has more than {LIMIT >> 20} MB")
     return gzip.compress(held.getvalue(), mtime=0)
 
 
@@ -64,7 +71,7 @@ def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
         about.type, about.mode = tarfile.DIRTYPE, 0o755
         archive.addfile(about)
     elif path.is_file():
-        held = path.read_bytes()
+        held = content(path)
         about.size, about.mode = len(held), 0o755 if path.stat().st_mode & 0o100 else 0o644
         archive.addfile(about, io.BytesIO(held))
     else:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from machinekit import converge, drivers, lockfile, packages, roles
+from machinekit import collect, converge, drivers, lockfile, packages, roles
 from machinekit.carry import RoleFound
 from machinekit.checkup import Nobody
 from machinekit.errors import MachinekitError, UsageError, nearest
@@ -53,6 +54,8 @@ def save(lock: Lock, file: Path) -> bool:
         write(draft, text, 0o644)
         draft.replace(file)
     except OSError as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise MachinekitError(f"cannot write {file}: {error.strerror}") from None
     return True
 
@@ -116,12 +119,14 @@ def _witnesses(store: Store, fleet: Fleet, groups: Sequence[Wanted], progress: P
     telling = [each for each in groups if lockfile.has_versions(each) or any(map(_floating, each.setup.roles))]
     kinds = [_kind_of(wanted) for wanted in telling]
     known = {wanted.name: wanted for wanted in fleet.machines if _kind_of(wanted) in kinds}
-    records = [store.load(name) for name in store.names() if name in known]
-    ours = [each for each in records if _is_like(each, fleet, known[each.name])]
+    records, unreadable = collect.records(store)
+    ours = [each for name, each in records.items() if name in known and _is_like(each, fleet, known[name])]
+    for name in known.keys() & unreadable.keys():
+        progress.note(name, f"cannot be asked: {unreadable[name].message}")
 
     def ask(machine: Machine) -> _Witness | None:
-        work = Work(store, machine, Nobody())
         try:
+            work = Work(store, machine, Nobody())
             converge.look(work)
         except MachinekitError as error:
             progress.note(machine.name, f"cannot be asked: {error.message}")

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from machinekit import packages, roles
-from machinekit.errors import UntrustedError, UsageError
+from machinekit.errors import StoreError, UntrustedError, UsageError
 from machinekit.machine import Image
 from machinekit.provider import Options
 from machinekit.setup import RoleUse, Setup, problems
@@ -92,3 +92,13 @@ class Pins(BaseModel):
 
 
 NO_PINS = Pins()
+
+
+def parse_pins(stored: dict[str, Any]) -> Pins:
+    """The pins of a record; raises StoreError when they are none."""
+    try:
+        return Pins(**stored)
+    except (ValidationError, TypeError):
+        raise StoreError(
+            "what a lock has made exact cannot be read from the record", "a later machinekit may have written it"
+        ) from None

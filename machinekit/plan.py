@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -43,12 +43,29 @@ class Difference:
 
 @dataclass(frozen=True)
 class Change:
-    """What happens to one machine, and why."""
+    """What happens to one machine, and why. `uid` is whom it was planned for; empty when there is nobody yet."""
 
     name: str
     action: Action
     driver: str
     differences: tuple[Difference, ...] = ()
+    uid: str = ""
+
+    def check(self, machine: Machine) -> None:
+        """Raise MachinekitError when another machine has got the name since this was planned."""
+        if machine.uid != self.uid:
+            raise MachinekitError(
+                f'"{self.name}" is another machine now than when this was planned', "look at the plan again, then apply"
+            )
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A machine that is the fleet's, or may be, and whose record cannot be read: nothing happens to it, and why."""
+
+    name: str
+    message: str
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +77,7 @@ class Plan:
 
     fleet: str
     changes: tuple[Change, ...]
+    unreadable: tuple[Unreadable, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
@@ -77,6 +95,7 @@ class Plan:
                     "name": change.name,
                     "action": change.action.value,
                     "driver": change.driver,
+                    "uid": change.uid,
                     "differences": [
                         {"what": each.what, "before": each.before, "after": each.after, "replaces": each.replaces}
                         for each in change.differences
@@ -84,6 +103,7 @@ class Plan:
                 }
                 for change in self.changes
             ],
+            "unreadable": [asdict(each) for each in self.unreadable],
             "remarks": [*self.remarks],
         }
 
@@ -93,25 +113,36 @@ def make(
     records: Mapping[str, Machine],
     drift: Mapping[str, Sequence[Difference]],
     *,
+    unreadable: Sequence[Unreadable] = (),
     targets: Collection[str] = (),
     replace: Collection[str] = (),
 ) -> Plan:
     """The plan for a fleet.
 
-    `records` are all machines of the store by name, `drift` is how those of the fleet differ from their record. Only
-    `targets` are acted upon, all if none are given; those in `replace` are made anew. Raises UsageError for a name
-    that is none, MachinekitError when a machine of the file is not the fleet's.
+    `records` are all machines of the store by name, but for the `unreadable` ones of the fleet; `drift` is how those
+    of the fleet differ from their record. Only `targets` are acted upon, all if none are given; those in `replace` are
+    made anew. Raises UsageError for a name that is none, MachinekitError when a machine of the file is not the fleet's.
     """
+    broken = {each.name for each in unreadable}
     owned = {name: record for name, record in records.items() if record.fleet == fleet.name}
-    wanted = {machine.name: machine for machine in _as_recorded(fleet.machines, owned)}
-    _check_names([*targets, *replace], {**wanted, **owned})
+    machines = [machine for machine in fleet.machines if machine.name not in broken]
+    wanted = {machine.name: machine for machine in _as_recorded(machines, owned)}
+    _check_names([*targets, *replace], {*wanted, *owned, *broken})
     _check_owners(fleet, records)
     changes = [
         _change(machine, owned.get(name), drift.get(name, ()), fleet.swarm_role(name), name in replace)
         for name, machine in wanted.items()
     ]
-    changes += [Change(name, Action.REMOVE, record.driver) for name, record in owned.items() if name not in wanted]
-    return Plan(fleet.name, tuple(change for change in changes if not targets or change.name in targets))
+    changes += [
+        Change(name, Action.REMOVE, record.driver, uid=record.uid)
+        for name, record in owned.items()
+        if name not in wanted
+    ]
+    return Plan(
+        fleet.name,
+        tuple(change for change in changes if not targets or change.name in targets),
+        tuple(each for each in unreadable if not targets or each.name in targets),
+    )
 
 
 def _as_recorded(machines: Iterable[Wanted], records: Mapping[str, Machine]) -> Iterator[Wanted]:
@@ -144,21 +175,27 @@ def _check_owners(fleet: Fleet, records: Mapping[str, Machine]) -> None:
 
 
 def _change(wanted: Wanted, record: Machine | None, drift: Sequence[Difference], swarm_role: str, anew: bool) -> Change:
-    name, driver = wanted.name, wanted.driver
     if record is None:
-        return Change(name, Action.CREATE, driver)
+        return Change(wanted.name, Action.CREATE, wanted.driver)
+    action, differences = _action(wanted, record, drift, swarm_role, anew)
+    return Change(wanted.name, action, wanted.driver, differences, record.uid)
+
+
+def _action(
+    wanted: Wanted, record: Machine, drift: Sequence[Difference], swarm_role: str, anew: bool
+) -> tuple[Action, tuple[Difference, ...]]:
     differences = (*_differences(wanted, record), *_birth_differences(wanted, record))
     if record.swarm != swarm_role:
         differences += (Difference("swarm", record.swarm, swarm_role),)
     if record.phase is Phase.REMOVING:
-        return Change(name, Action.REPLACE, driver, (Difference("instance", "half removed", "ready", replaces=True),))
+        return Action.REPLACE, (Difference("instance", "half removed", "ready", replaces=True),)
     forced = [each for each in (*differences, *drift) if each.replaces]
     if record.phase is Phase.CREATING and not forced and not anew:
-        return Change(name, Action.CREATE, driver, (Difference("instance", "half created", "ready"), *differences))
+        return Action.CREATE, (Difference("instance", "half created", "ready"), *differences)
     differences = (*differences, *drift)
     if forced or anew:
-        return Change(name, Action.REPLACE, driver, differences)
-    return Change(name, Action.CHANGE if differences else Action.KEEP, driver, differences)
+        return Action.REPLACE, differences
+    return Action.CHANGE if differences else Action.KEEP, differences
 
 
 def _differences(wanted: Wanted, record: Machine) -> Iterator[Difference]:

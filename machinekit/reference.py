@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import shlex
 import subprocess
 import threading
+import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 
 from machinekit import pack
@@ -15,6 +19,7 @@ KINDS = ("env", "file", "command", "keyring")
 FORM = "env:NAME, file:PATH, command:SHELL LINE or keyring:SERVICE/USER"
 PATIENCE = 120.0  # seconds for a command, which may itself ask a person
 HIDDEN = "***"
+TELLING = 4  # characters: a shorter line of a secret, such as a brace, tells nothing, and much else has it
 
 _values: dict[str, str] = {}
 _one_at_a_time = threading.Lock()  # machines that work at the same time share the answer
@@ -69,14 +74,26 @@ def _refused(reference: str, where: str, why: str) -> UsageError:
 
 
 def _forms() -> list[str]:
-    """What to hide: the secrets, each line of one that has several, and Base64 of them; the longest first."""
+    """What to hide: the secrets, each line of one that has several, and as programs write them; the longest first."""
     forms = set()
     for value in list(_values.values()):
         whole = value.strip("\r\n")
-        lines = [line for line in whole.splitlines() if line.strip()]
-        forms |= {whole, *lines}
+        texts = {whole, *(line for line in whole.splitlines() if len(line.strip()) >= TELLING)}
+        for text in texts:
+            forms |= {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+            forms |= {shlex.quote(text), urllib.parse.quote(os.fsencode(text), safe="")}
         forms |= {base64.b64encode(os.fsencode(form)).decode() for form in (value, whole)}
+        forms |= set(_inside_base64(os.fsencode(whole)))
     return sorted(forms, key=len, reverse=True)
+
+
+def _inside_base64(secret: bytes) -> Iterator[str]:
+    """What a longer text with the secret in it has of it in Base64, such as a registry's "user:password"."""
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + secret).decode()
+        form = encoded[-(-8 * before // 6) : 8 * (before + len(secret)) // 6]
+        if len(form) >= 2 * TELLING:
+            yield form
 
 
 class _UnknownError(Exception):
@@ -91,9 +108,13 @@ def _variable(name: str) -> str:
 
 def _file(path: str) -> str:
     try:
-        return os.fsdecode(Path(path).read_bytes())
+        with Path(path).open("rb") as file:
+            held = file.read(pack.LIMIT + 1)
     except OSError as error:
         raise _UnknownError(error.strerror) from None
+    if len(held) > pack.LIMIT:
+        raise _UnknownError(f"it has more than {pack.LIMIT >> 20} MB")
+    return os.fsdecode(held)
 
 
 def _command(line: str) -> str:

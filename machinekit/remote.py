@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 PIECE = 64 * 1024  # paramiko's sendall of one big buffer is quadratic
 TAIL = 20  # lines of a failed script that an error shows
+LIMIT = 16 * 1024 * 1024  # bytes that a script may say: far more than any of ours does
+OURS = "machinekit:"  # what lines for programs begin with
 STARTED = "machinekit:started"
 BUSY = "machinekit:busy"
 ROOT = b"machinekit:root\n"
@@ -99,7 +101,7 @@ class Connection:
                     for start in range(0, len(data), PIECE):
                         channel.sendall(data[start : start + PIECE])
                     channel.shutdown_write()
-                for line in _lines(channel, rest):
+                for line in self._lines(channel, rest):
                     lines.append(line)
                     heard(line)
                 code = self._exit_code(channel)
@@ -112,8 +114,20 @@ class Connection:
             raise self._no_root("\n".join(lines), code)
         lines = lines[lines.index(STARTED) + 1 :]
         if code != 0:
-            raise RemoteError(f"a script on {self.host} failed with exit code {code}:\n" + "\n".join(lines[-TAIL:]))
+            said = [line for line in lines if not line.startswith(OURS)]  # theirs may have credentials in Base64
+            raise RemoteError(f"a script on {self.host} failed with exit code {code}:\n" + "\n".join(said[-TAIL:]))
         return lines
+
+    def _lines(self, channel: paramiko.Channel, rest: bytes) -> Iterator[str]:
+        said = len(rest)
+        while piece := channel.recv(PIECE):
+            said += len(piece)
+            if said > LIMIT:
+                raise RemoteError(f"{self.host} does not stop talking", "log in and look what is the matter there")
+            *whole, rest = (rest + piece).split(b"\n")
+            yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
+        if rest:
+            yield rest.decode(errors="replace")
 
     @contextmanager
     def forwarded(self, address: str, port: int) -> Iterator[int]:
@@ -182,13 +196,15 @@ class Connection:
         """Start a shell through sudo, with the password if it asks for one; returns what came after."""
         rest = self._begin(channel, SUDO)
         wrong: str | None = None
+        until = time.monotonic() + self._patience
         while ROOT not in rest:
             if rest.endswith(PROMPT):
                 password = self._password(rest, wrong)
                 with self._within(self._patience):
                     channel.sendall(os.fsencode(password) + b"\n")
                 rest, wrong = rest.removesuffix(PROMPT), password
-            with self._within(self._patience):
+                until = time.monotonic() + self._patience
+            with self._within(max(until - time.monotonic(), 0)):
                 piece = channel.recv(PIECE)
                 code = self._exit_code(channel) if not piece else 0
             if not piece:
@@ -248,11 +264,3 @@ def _pump(client: socket.socket, channel: paramiko.Channel) -> None:
                 if not piece:
                     return
                 target.sendall(piece)
-
-
-def _lines(channel: paramiko.Channel, rest: bytes) -> Iterator[str]:
-    while piece := channel.recv(PIECE):
-        *whole, rest = (rest + piece).split(b"\n")
-        yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
-    if rest:
-        yield rest.decode(errors="replace")

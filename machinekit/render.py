@@ -19,8 +19,16 @@ def render(template: str, **values: Any) -> str:
 
 
 def filled(text: str, **values: Any) -> str:
-    """A template's text with values, which may include files of templates/; a value that is missing is an error."""
-    return _environment().from_string(text).render(**values)
+    """The text of somebody else's template with values; it may include files of templates/ and touch nothing else here.
+
+    Raises ValueError when it cannot be filled in.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return _sandbox().from_string(text).render(**values)
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
+        raise ValueError(f"the template cannot be filled in: {error}") from None
 
 
 def static(name: str) -> str:
@@ -43,9 +51,22 @@ def _found(name: str) -> Path:
 
 @functools.cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment
 
-    environment = Environment(  # noqa: S701 (shell scripts, not HTML)
+    return _equipped(Environment)
+
+
+@functools.cache
+def _sandbox() -> Environment:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    return _equipped(ImmutableSandboxedEnvironment)
+
+
+def _equipped(kind: type[Environment]) -> Environment:
+    from jinja2 import PackageLoader, StrictUndefined
+
+    environment = kind(
         loader=PackageLoader("machinekit.templates", ""),
         undefined=StrictUndefined,
         keep_trailing_newline=True,

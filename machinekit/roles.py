@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from pydantic import (
     create_model,
     field_validator,
 )
+from pydantic_core import SchemaError
 
 from machinekit import pack, reference
 from machinekit.errors import nearest
@@ -159,12 +161,15 @@ def model(role: str) -> type[BaseModel]:
     """The pydantic model of a role's options: validation and JSON Schema come from it; raises ValueError."""
     found = find(role)
     fields: dict[str, Any] = {name: _field(option) for name, option in found.about.options.items()}
-    return create_model(
-        found.name,
-        __config__=ConfigDict(extra="forbid", coerce_numbers_to_str=True),
-        __doc__=found.about.description,
-        **fields,
-    )
+    try:
+        return create_model(
+            found.name,
+            __config__=ConfigDict(extra="forbid", coerce_numbers_to_str=True),
+            __doc__=found.about.description,
+            **fields,
+        )
+    except (SchemaError, re.error) as error:
+        raise ValueError(f"role {role}: a pattern in its {DECLARATION} is none: {error}") from None
 
 
 def validated(role: str, options: dict[str, Any], context: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -191,10 +196,7 @@ def prepare(role: str, name: str, options: dict[str, Any]) -> Prepared:
         for key, option in declared.items()
         if option.type in ("file", "folder") and options.get(key)
     ]
-    scripts = {
-        script: filled(template, name=name, state=f"{STATE}/{name}", **values)
-        for script, template in found.templates.items()
-    }
+    scripts = {script: _script(found, script, name=name, **values) for script in found.templates}
     scripts["install"] = "".join(carried) + scripts["install"]
     same = {key: options.get(key) for key, option in declared.items() if option.identity}
     return Prepared(
@@ -225,20 +227,31 @@ def _built_in(name: str) -> Role:
 
 def _read(place: Path) -> Role:
     try:
-        declared = yaml.safe_load((place / DECLARATION).read_text())
-        templates = {script: (place / f"{script}.sh.j2").read_text() for script in SCRIPTS}
-        return Role(place.name, Declaration.model_validate(declared), templates)
-    except (OSError, UnicodeDecodeError) as error:
+        text, *scripts = (
+            pack.content(place / file).decode() for file in (DECLARATION, *(f"{script}.sh.j2" for script in SCRIPTS))
+        )
+    except ValueError as error:
         raise ValueError(f"{place} is not a role's folder: {error}") from None
-    except (yaml.YAMLError, ValidationError) as error:
+    try:
+        about = Declaration.model_validate(yaml.safe_load(text))
+    except (yaml.YAMLError, ValidationError, RecursionError) as error:
         raise ValueError(f"{place / DECLARATION}: {error}") from None
+    return Role(place.name, about, dict(zip(SCRIPTS, scripts, strict=True)))
+
+
+def _script(role: Role, script: str, *, name: str, **values: Any) -> str:
+    try:
+        return filled(role.templates[script], name=name, state=f"{STATE}/{name}", **values)
+    except ValueError as error:
+        raise ValueError(f"role {role.name}: {script}.sh.j2: {error}") from None
 
 
 def _field(option: Option) -> tuple[Any, Any]:
     kind = _kind(option)
     default = ... if option.required else _EMPTY[option.type] if option.default is None else option.default
     about = f"{option.help} ({reference.FORM})" if option.secret else option.help
-    return kind, Field(default, description=about, ge=option.min, le=option.max)
+    declared = option.default is not None and not option.required
+    return kind, Field(default, description=about, ge=option.min, le=option.max, validate_default=declared)
 
 
 def _kind(option: Option) -> Any:

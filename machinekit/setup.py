@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,9 @@ class HostFile(_Strict):
     @field_validator("path")
     @classmethod
     def _is_free(cls, path: str) -> str:
-        if posixpath.normpath(path) != path:
-            raise ValueError(f"{path!r} is to be written as {posixpath.normpath(path)!r}")
+        plain = posixpath.normpath(f"/{path.lstrip('/')}")  # two slashes at the beginning would stay two
+        if plain != path:
+            raise ValueError(f"{path!r} is to be written as {plain!r}")
         if path in ENGINE or any(path == own or path.startswith(f"{own}/") for own in OURS):
             raise ValueError(f"{path!r} is machinekit's own to write")
         return path
@@ -171,8 +173,8 @@ class Setup(_Strict):
             ("the registry", [registry.host for registry in self.registries]),
             ("the role", [use.name for use in self.roles]),
         ):
-            for name in names:
-                if names.count(name) > 1:
+            for name, count in Counter(names).items():
+                if count > 1:
                     more = "; give one of the two a name of its own" if what == "the role" else ""
                     raise ValueError(f"{what} {name} is there twice{more}")
         return self

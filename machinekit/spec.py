@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
@@ -123,6 +124,12 @@ def engine_flag(field: str) -> str:
 
 def model(options: type[Options]) -> type[BaseModel]:
     """The pydantic model of a driver's options: validation, JSON Schema and docs come from it."""
+    hashable: Any = options  # as every class is, though mypy takes a dataclass's for its instances
+    return _model(hashable)
+
+
+@functools.cache
+def _model(options: type[Options]) -> type[BaseModel]:
     hints = get_type_hints(options)
     fields_: dict[str, Any] = {}
     for field in dataclasses.fields(options):

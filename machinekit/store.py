@@ -105,6 +105,14 @@ class Store:
         self._check_name(name, data["name"])
         return data
 
+    def fleet_of(self, name: str) -> str | None:
+        """The fleet that a record names, even one that cannot be loaded; None when it does not tell."""
+        try:
+            fleet = self._parse(name).get("fleet", "")
+        except (NoSuchMachineError, StoreError):
+            return None
+        return fleet if isinstance(fleet, str) else None
+
     def has_record(self, name: str) -> bool:
         """Whether there is one, readable or not."""
         return self.exists(name) and os.path.lexists(self.directory(name) / RECORD)

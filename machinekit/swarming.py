@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from machinekit import drivers, swarm, swarmplan
+from machinekit import collect, drivers, swarm, swarmplan
 from machinekit.errors import MachinekitError
 from machinekit.fleetfile import Fleet
 from machinekit.plan import Action, Change, Difference, Plan
@@ -144,7 +144,8 @@ def _look(store: Store, fleet: Fleet) -> Swarm:
 
 
 def _ours(store: Store, fleet: Fleet) -> list[str]:
-    return [name for name in store.names() if store.load(name).fleet == fleet.name]
+    records, _ = collect.records(store)
+    return [name for name, record in records.items() if record.fleet == fleet.name]
 
 
 def _inside(fleet: Fleet, there: Swarm) -> list[str]:

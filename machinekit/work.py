@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from machinekit import drivers, reference
 from machinekit.carry import Carried
 from machinekit.engine import Facts
-from machinekit.errors import BrokenError, MachinekitError, RemoteError, StoreError
+from machinekit.errors import BrokenError, MachinekitError, StoreError
 from machinekit.machine import Instance, Machine, Phase
 from machinekit.provider import Driver
 from machinekit.setup import parse_setup
@@ -153,12 +153,18 @@ class Work:
         """Run a script as root over the one connection, and return what it said.
 
         When the connection is cut, by a reboot of the host or by the network, it is made again once and the script
-        runs again: every script can, and the host lets no two run at the same time. An error shows no secret, whatever
-        the script said.
+        runs again: every script can, and the host lets no two run at the same time.
         """
-        try:
+        with self.redacting():
             return self._execute(script, patience, heard)
-        except RemoteError as error:
+
+    @contextmanager
+    def redacting(self, reveal: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Let an error show no secret, whatever the host said; `reveal` finds out first what there is to hide."""
+        try:
+            yield
+        except MachinekitError as error:
+            reveal()
             error.message = reference.redacted(error.message)
             error.args = (error.message,)
             raise

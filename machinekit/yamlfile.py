@@ -18,6 +18,8 @@ Path = tuple[str | int, ...]
 
 PARTS = 200_000  # more come only from aliases of aliases
 DEPTH = 100
+DIGITS = 40  # of a number: more is a typo
+TOO_MUCH = "too much of it: aliases that contain themselves?"
 
 # YAML 1.2's core schema, where yes, no, on and off are texts, and so is 0644: https://yaml.org/spec/1.2.2/#103-core-schema
 _CORE = (
@@ -93,7 +95,10 @@ def read(text: str, file: str, variables: Mapping[str, str]) -> Document:
         raise UsageError(f"{file}: not YAML: {' '.join(str(error).split()) or 'too deep'}") from None
     document = Document(file)
     if node is not None:
-        document.data = _Reader(document, variables).value(node, ())
+        try:
+            document.data = _Reader(document, variables).value(node, ())
+        except RecursionError:
+            raise UsageError(f"{file}: {TOO_MUCH}") from None
     return document
 
 
@@ -102,13 +107,34 @@ def written(data: Any) -> str:
     return str(yaml.dump(_escaped(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
+class _Merger(yaml.constructor.SafeConstructor):
+    """Puts what `<<` brings among the keys, unless that is more than anybody writes."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """PyYAML's own way, told in advance how much it comes to."""
+        brought = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
+        sources = [each for value in brought for each in (value.value if _is_list(value) else [value])]
+        size = 0
+        for source in sources:
+            if isinstance(source, yaml.MappingNode):
+                self.flatten_mapping(source)
+                size += len(source.value)
+            if size > PARTS:
+                raise yaml.constructor.ConstructorError(None, None, TOO_MUCH, node.start_mark)
+        super().flatten_mapping(node)
+
+
+def _is_list(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.SequenceNode)
+
+
 class _Reader:
     """Makes data of PyYAML's nodes."""
 
     def __init__(self, document: Document, variables: Mapping[str, str]) -> None:
         self._document = document
         self._variables = variables
-        self._merger = yaml.constructor.SafeConstructor()
+        self._merger = _Merger()
         self._resolver: Any = _Loader("")
         self._parts = 0
 
@@ -117,7 +143,7 @@ class _Reader:
         self._document.places[path] = _place(node)
         self._parts += 1
         if self._parts > PARTS or len(path) > DEPTH:
-            raise self._wrong(node, "too much of it: aliases that contain themselves?")
+            raise self._wrong(node, TOO_MUCH)
         if isinstance(node, yaml.MappingNode):
             return dict(self._items(node, path))
         if isinstance(node, yaml.SequenceNode):
@@ -153,13 +179,19 @@ class _Reader:
             return None
         if kind == "bool":
             return text.lower() == "true"
-        if kind == "int":
-            return int(text, 16 if text.startswith("0x") else 10)
-        if kind == "float":
-            return float(text)
+        if kind in ("int", "float"):
+            return self._number(node, kind, text)
         if kind in ("str", "merge"):
             return text
         raise self._wrong(node, f"{node.tag} is no type that counts here; put the value in quotes")
+
+    def _number(self, node: yaml.Node, kind: str, text: str) -> int | float:
+        try:
+            if len(text) > DIGITS:
+                raise ValueError
+            return float(text) if kind == "float" else int(text, 16 if text.startswith("0x") else 10)
+        except ValueError:
+            raise self._wrong(node, f"{text[:DIGITS]!r} is no number that counts here") from None
 
     def _variable(self, node: yaml.Node, found: re.Match[str]) -> str:
         dollar, name, how, rest = found.groups()
@@ -168,6 +200,8 @@ class _Reader:
         if not name:
             word = re.match(r"\$[{(]?\w*[})]?", found.string[found.start() :])
             raise self._wrong(node, f"{word and word[0]}: a variable is written ${{NAME}}, and a dollar sign $$")
+        if rest and "${" in rest:
+            raise self._wrong(node, f"what stands in for ${{{name}}} cannot have a variable in it")
         if value := self._variables.get(name):
             return value
         if how == "-":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 
@@ -9,8 +10,11 @@ import pytest
 
 from machinekit import drift, service
 from machinekit.create import create
+from machinekit.errors import RemoteError
 from machinekit.machine import Phase
+from machinekit.manifest import manifest
 from machinekit.plan import Difference
+from machinekit.setup import Registry, Setup
 from machinekit.spec import Spec
 from machinekit.store import Store
 from tests.conftest import Told, adopting
@@ -96,3 +100,45 @@ def test_what_is_not_finished_is_the_records_to_tell(store: Store, server: FakeH
     record.phase = Phase.CREATING
     assert drift.look(store, [record]) == {}
     assert server.scripts == []
+
+
+def test_no_secret_in_what_a_host_says_when_it_cannot_be_looked_at(
+    store: Store, server: FakeHost, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("WORD", "s3cret-of-ours")
+    record = store.load("node1")
+    setup = Setup(registries=(Registry(host="hub.example", username="bob", password="env:WORD"),))  # noqa: S106
+    record.setup = setup.model_dump(mode="json")
+    store.save(record)
+    login = base64.b64encode(b"bob:s3cret-of-ours").decode()
+    config = base64.b64encode(json.dumps({"auths": {"hub.example": {"auth": login}}}).encode()).decode()
+    server.said["say os_id"] = [f"machinekit:carried docker_config={config}", f"cat: {login}: no such file"]
+    server.fails, server.last_words = "say os_id", "sh: s3cret-of-ours: not found"
+    (found,) = seen(store)
+    assert found.what == "host"
+    assert "failed with exit code 1" in found.before
+    assert not [form for form in ("s3cret-of-ours", login, config) if form in found.before]
+    with pytest.raises(RemoteError) as error:
+        manifest(store, "node1")
+    assert "s3cret-of-ours" not in str(error.value) + repr(error.value.args)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "machinekit:carried file=a b",
+        "machinekit:carried role=",
+        "machinekit:carried check=nobody 0 YQ==",
+        "machinekit:carried logins=a",
+        f"machinekit:carried logins={base64.b64encode(b'[' * 100_000).decode()}",
+        "machinekit:conf_d=a",
+        "machinekit:daemon_json=a",
+        "machinekit:original x=a",
+        "machinekit:clock=noon",
+        f"machinekit:clock={'9' * 5000}",
+        f"machinekit:free usr={'9' * 5000}",
+    ],
+)
+def test_a_host_that_talks_nonsense_is_its_own_trouble(store: Store, server: FakeHost, line: str) -> None:
+    server.said["say os_id"] = [line]
+    assert all("makes no sense" in each.before or "not valid JSON" in each.before for each in seen(store))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from machinekit import fleet, plan, swarming
+from machinekit import fleet, lifecycle, plan, swarming
 from machinekit.create import create
 from machinekit.errors import DriverError, MachinekitError, PreCheckError, UsageError
 from machinekit.fleetfile import Fleet
@@ -15,7 +16,8 @@ from machinekit.fleetwriter import written
 from machinekit.machine import Phase, State
 from machinekit.plan import Action, Difference, Plan
 from machinekit.spec import Spec
-from machinekit.store import Store
+from machinekit.store import RECORD, Store
+from tests.broken import SAID, broken
 from tests.conftest import Told
 from tests.providers.fake import Fake, FakeCloud, FakeOptions, Killed
 
@@ -128,6 +130,22 @@ def test_an_instance_that_may_come_back_is_never_thrown_away(
     assert actions(planned(store, wanted)) == {"m1": "unchanged", "m2": "change", "m3": "unchanged"}
 
 
+def test_what_a_list_leaves_out_is_looked_up_before_it_counts_as_gone(
+    store: Store, cloud: FakeCloud, told: Told, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = loaded(file, THREE)
+    apply(store, wanted, told)
+    whole = Fake.find_all.__func__  # type: ignore[attr-defined]  # a classmethod has it
+
+    def first_page(kind: type[Fake], drivers: Sequence[Fake]) -> dict[str, object]:
+        return dict(list(whole(kind, drivers).items())[:1])
+
+    monkeypatch.setattr(Fake, "find_all", classmethod(first_page))
+    assert not planned(store, wanted).actions
+    del cloud.instances[store.load("m3").uid]
+    assert actions(planned(store, wanted)) == {"m1": "unchanged", "m2": "unchanged", "m3": "replace"}
+
+
 def test_a_provider_that_cannot_be_asked_ends_the_plan(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
     wanted = loaded(file, THREE)
     apply(store, wanted, told)
@@ -194,6 +212,83 @@ def test_only_the_fleets_own_machines_are_touched(store: Store, cloud: FakeCloud
         fleet.adopt(store, stolen, "other", told)
 
 
+@pytest.mark.parametrize("action", ["remove", "replace", "change"])
+def test_a_machine_that_took_the_name_after_the_plan_is_left_alone(
+    store: Store, cloud: FakeCloud, told: Told, file: Path, action: str
+) -> None:
+    apply(store, loaded(file, THREE), told)
+    texts = {"remove": ("count: 3", "count: 2"), "replace": ("fake}", "fake, fake: {size: 7}}")}
+    wanted = loaded(file, THREE.replace(*texts.get(action, ("fake}", "fake, labels: {tier: a}}"))))
+    (change,) = planned(store, wanted, targets=["m3"]).changes
+    assert change.action.value == action
+    lifecycle.remove(store, "m3", told)
+    create(store, "m3", driver="fake", options=FakeOptions("s3cret"), spec=Spec(), progress=told)
+    before = store.load("m3")
+    machines = {machine.name: machine for machine in wanted.machines}
+    with pytest.raises(MachinekitError, match='"m3" is another machine now than when this was planned'):
+        fleet.carry_out(store, "ci", change, machines.get("m3"), told)
+    assert store.load("m3") == before
+    assert before.uid in cloud.instances
+
+
+@pytest.mark.parametrize("kind", sorted(SAID.keys() - {"driver"}))
+def test_a_record_that_cannot_be_read_is_named_and_the_others_are_made(
+    store: Store, cloud: FakeCloud, told: Told, file: Path, kind: str
+) -> None:
+    broken(store, kind)
+    wanted = loaded(file, THREE.replace("machines: [", "machines: [{name: bad, driver: fake}, "))
+    made = apply(store, wanted, told)
+    assert actions(made) == dict.fromkeys(("m1", "m2", "m3"), "create")
+    (bad,) = made.unreadable
+    assert bad.name == "bad"
+    assert SAID[kind] in bad.message
+    assert not planned(store, wanted).actions
+    assert not planned(store, wanted, targets=["m1"]).unreadable
+    assert planned(store, wanted, targets=["bad"]).unreadable == (bad,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "whose"),
+    [("half", "perhaps ours"), ("list", "perhaps ours"), ("newer", "by hand"), ("none", "no machine"), ("driver", "")],
+)
+def test_a_broken_record_that_is_not_in_the_file(
+    store: Store, cloud: FakeCloud, told: Told, file: Path, kind: str, whose: str
+) -> None:
+    broken(store, kind)
+    made = apply(store, loaded(file, THREE), told)
+    assert actions(made) == dict.fromkeys(("m1", "m2", "m3"), "create")
+    assert bool(made.unreadable) is (whose == "perhaps ours")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("options", {"size": "seven"}, "size is 'seven'"),
+        ("spec", {"colour": "red"}, "--engine-colour is no option"),
+        ("setup", {"ships": []}, "what the machine carries cannot be read"),
+        ("pins", {"ships": []}, "what a lock has made exact cannot be read"),
+        ("driver", "no-such-driver", 'driver "no-such-driver" not found'),
+        ("schema", 99, "newer machinekit"),
+    ],
+)
+def test_a_part_of_a_record_that_cannot_be_read_is_that_machines_trouble_alone(
+    store: Store, cloud: FakeCloud, told: Told, file: Path, field: str, value: object, said: str
+) -> None:
+    wanted = loaded(file, THREE)
+    apply(store, wanted, told)
+    path = store.directory("m2") / RECORD
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    for refresh in (True, False):
+        made = planned(store, wanted, refresh=refresh)
+        assert actions(made) == {"m1": "unchanged", "m3": "unchanged"}
+        assert [each.name for each in made.unreadable] == ["m2"]
+        assert said in made.unreadable[0].message
+    made = apply(store, Fleet("ci", ()), told)
+    assert actions(made) == {"m1": "remove", "m3": "remove"}
+    assert [each.name for each in made.unreadable] == ["m2"]
+    assert len(cloud.instances) == 1
+
+
 def test_create_by_hand_leaves_a_fleets_machine_alone(store: Store, cloud: FakeCloud, told: Told, file: Path) -> None:
     apply(store, loaded(file, THREE), told)
     with pytest.raises(MachinekitError, match='machine "m1" is of the fleet "ci"'):
@@ -242,7 +337,8 @@ def test_the_json_of_a_plan(store: Store, cloud: FakeCloud, told: Told, file: Pa
     assert json.loads(json.dumps(made.to_json())) == {
         "version": plan.VERSION,
         "fleet": "ci",
-        "changes": [{"name": "m1", "action": "create", "driver": "fake", "differences": []}],
+        "changes": [{"name": "m1", "action": "create", "driver": "fake", "uid": "", "differences": []}],
+        "unreadable": [],
         "remarks": [],
     }
 

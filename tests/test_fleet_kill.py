@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.fleetprogram import Table
 from tests.providers.fake import FakeCloud
 
 COUNT = 1000
+ROUNDS = 12
 PATIENCE = 300.0
 
 
@@ -72,3 +74,36 @@ def test_exactly_as_many_as_the_file_says(store: Store, program: list[str], tmp_
     assert {instance.marks["machinekit.uid"] for instance in instances.values()} == set(instances) == set(records)
     assert {marks["machinekit.uid"] for marks in disks.values()} == set(records)
     assert len(disks) == COUNT
+
+
+def test_killed_anywhere_in_any_change(
+    store: Store, program: list[str], environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, plan, chance = tmp_path / "machinekit.yaml", tmp_path / "plan", random.Random(ROUNDS)  # noqa: S311 (no secret)
+    instances, disks = Table(tmp_path / "cloud", "instances"), Table(tmp_path / "cloud", "disks")
+    environment.setenv("FAKE_CALL", "0.03")
+
+    def ended(*words: str) -> int:
+        result = subprocess.run([*program, *words], capture_output=True, text=True, check=False)
+        assert "Traceback" not in result.stderr, result.stderr
+        return result.returncode
+
+    assert ended("create", "-d", "fake", "mine") == 0  # which no file has
+    mine = store.load("mine").uid
+    for number in range(ROUNDS):
+        count, size, tier = chance.randint(0, 5), chance.choice("12"), chance.choice("ab")
+        about = f"driver: fake, labels: {{tier: {tier}}}, fake: {{size: {size}}}"
+        file.write_text(f"version: 1\nname: ci\nmachines: [{{name: 'm{{index}}', count: {count}, {about}}}]\n")
+        words = ["destroy" if number % 4 == 3 else "apply", "--yes", "--file", str(file)]
+        if number % 3 == 2:
+            assert ended("plan", "--file", str(file), "--out", str(plan)) == 0
+            words = ["apply", "--yes", str(plan)]
+        with subprocess.Popen([*program, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            time.sleep(chance.uniform(0.3, 2))
+            process.send_signal(chance.choice((signal.SIGKILL, signal.SIGTERM)))
+        assert store.load("mine").uid == mine in instances
+        if number % 2:
+            assert ended("apply", "--yes", "--file", str(file)) == 0
+            records = {store.load(name).uid for name in store.names()}
+            assert len(records) == count + 1
+            assert records == set(instances) == {marks["machinekit.uid"] for marks in disks.values()}

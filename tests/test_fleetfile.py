@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import jsonschema
@@ -122,6 +123,19 @@ def test_roles_are_held_to_their_own_options(tmp_path: Path) -> None:
             parse(HEAD + text.format(more=more), "machinekit.yaml", tmp_path, {})
         assert said in error.value.message
         assert "plain" not in error.value.message
+
+
+def test_a_long_list_takes_no_longer_by_the_machine() -> None:
+    def seconds(count: int) -> float:
+        machines = "".join(f"- name: w{number}\n" for number in range(count))
+        workers = "".join(f"  - w{number}\n" for number in range(1, count))
+        text = f"machines:\n{machines}swarm:\n  managers: [w0]\n  workers:\n{workers}"
+        before = time.process_time()
+        assert len(fleet(text).workers) == count - 1
+        return time.process_time() - before
+
+    few = seconds(100)
+    assert seconds(1600) < 16 * few * 3
 
 
 def test_a_swarm_names_machines_and_groups() -> None:

@@ -55,6 +55,9 @@ def test_what_cannot_be_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="pipe is neither a file nor a folder"):
         pack.folder(tmp_path)
+    for endless in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ValueError, match="is not a file"):
+            pack.content(endless)
     (tmp_path / "pipe").unlink()
     (tmp_path / "big").write_bytes(b"x" * 100)
     monkeypatch.setattr(pack, "LIMIT", 50)

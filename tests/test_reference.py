@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
+import shlex
 import sys
+import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -88,6 +92,11 @@ def test_a_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
         reference.resolve("keyring:a/service/you", "here")
 
 
+def test_a_file_that_does_not_end() -> None:
+    with pytest.raises(UsageError, match="it has more than 8 MB"):
+        reference.resolve("file:/dev/zero", "here")
+
+
 def test_what_was_resolved_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reference.redacted("nothing is known") == "nothing is known"
     monkeypatch.setenv("TOKEN", "s3cret")
@@ -96,3 +105,34 @@ def test_what_was_resolved_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         reference.resolve(f"env:{name}", "here")
     encoded = base64.b64encode(b"s3cret").decode()
     assert reference.redacted(f"a s3cret b MIIB c {encoded}") == "a *** b *** c ***"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        lambda secret: json.dumps({"password": secret}),
+        lambda secret: json.dumps({"password": secret}, ensure_ascii=False),
+        lambda secret: f"+ login {shlex.quote(secret)}",
+        lambda secret: f"https://me:{urllib.parse.quote(secret, safe='')}@git.example",
+        *(
+            lambda secret, user=user: base64.b64encode(f"{user}:{secret}!".encode()).decode()
+            for user in ("a", "ab", "abc")
+        ),
+    ],
+)
+def test_a_secret_is_hidden_however_a_program_writes_it(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[str], str]
+) -> None:
+    secret = """it's "é/ s3cret"""  # noqa: S105
+    monkeypatch.setenv("TOKEN", secret)
+    reference.resolve("env:TOKEN", "here")
+    hidden = reference.redacted(said(secret))
+    assert reference.HIDDEN in hidden
+    assert "s3cret" not in hidden
+    assert len(hidden) < len(said(secret)) - 10
+
+
+def test_a_brace_of_a_secret_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", '{\n"key": "s3cret"\n}\n')
+    reference.resolve("env:KEY", "here")
+    assert reference.redacted('cannot read {"a": {}}; "key": "s3cret"') == 'cannot read {"a": {}}; ***'

@@ -97,6 +97,12 @@ def test_a_script_that_fails_shows_its_last_lines(connection: ssh.Connection, sc
     assert connection.run("echo goes on", patience=20) == ["goes on"]
 
 
+def test_what_a_script_says_to_programs_is_no_part_of_an_error(connection: ssh.Connection) -> None:
+    with pytest.raises(RemoteError) as caught:
+        connection.run("echo machinekit:carried docker_config=e30=; echo why; exit 1", patience=20)
+    assert caught.value.message.endswith("failed with exit code 1:\nwhy")
+
+
 def cut_after(*said: bytes) -> Shell:
     def shell(channel: paramiko.Channel, command: str) -> None:
         script_of(channel)
@@ -118,6 +124,36 @@ def endless(channel: paramiko.Channel, command: str) -> None:
     while True:
         channel.sendall(b"still here\n")
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("said", [b"y\n", b"y"])
+def test_a_host_that_does_not_stop_talking(tmp_path: Path, said: bytes) -> None:
+    def flood(channel: paramiko.Channel, command: str) -> None:
+        script_of(channel)
+        channel.sendall(HELLO)
+        while not channel.closed:
+            channel.sendall(said * (remote.PIECE // len(said)))
+
+    with (
+        SshServer(flood) as server,
+        closing(ssh.connect(server.host(tmp_path))) as connection,
+        pytest.raises(RemoteError, match="does not stop talking"),
+    ):
+        connection.run("true", patience=120)
+
+
+def test_a_sudo_that_never_comes_to_the_point(tmp_path: Path) -> None:
+    def drip(channel: paramiko.Channel, command: str) -> None:
+        while not channel.closed:
+            channel.sendall(b".")
+            time.sleep(0.1)
+
+    with SshServer(drip) as server, closing(as_bob(server, tmp_path, Access())) as connection:
+        connection._patience = 1
+        started = time.monotonic()
+        with pytest.raises(UnreachableError, match="no answer from"):
+            connection.run("true", patience=20)
+        assert time.monotonic() - started < 10
 
 
 def without_end(channel: paramiko.Channel, command: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,7 @@ def test_what_a_lock_says_goes_into_the_options(mine: str) -> None:
         ("description: [", "role.yaml: while parsing"),
         ("description: x\noptions: {name: {help: x}}", "no option can be called name"),
         ("description: x\noptions: {a: {help: x, typ: string}}", "typ"),
+        ("[" * 3000, "role.yaml: maximum recursion"),
         ("description: x\noptions: {A-b: {help: x}}", "String should match pattern"),
     ],
 )
@@ -127,6 +129,53 @@ def test_a_folder_that_is_no_role(mine: str, change: str, said: str) -> None:
     with pytest.raises(ValueError, match="role") as caught:
         roles.find(mine)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ("pattern: '('", "a pattern in its role.yaml is none"),
+        ("default: {b: 1}", "a: {'b': 1} is not a value it takes"),
+    ],
+)
+def test_a_declaration_that_cannot_be_meant(mine: str, declared: str, said: str) -> None:
+    (Path(mine) / "role.yaml").write_text(f"description: x\noptions: {{a: {{help: what, {declared}}}}}\n")
+    with pytest.raises(ValueError, match=r"^[a-z]+") as caught:
+        roles.validated(mine, {})
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{{ nothing }}", "'nothing' is undefined"),
+        ("{% if %}", "Expected an expression"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ 1 + name }}", "unsupported operand"),
+        ("{% for a in range(10 ** 9) %}{% endfor %}", "Range too big"),
+        ("{{ cycler.__init__.__globals__.os.system('touch pwned') }}", "is unsafe"),
+        ("{{ ''.__class__.__mro__ }}", "is unsafe"),
+        ("{{ tags.append('x') }}", "is unsafe"),
+        ("{% include '/etc/passwd' %}", "passwd"),
+        ("{% include '../pyproject.toml' %}", "pyproject"),
+    ],
+)
+def test_a_template_touches_nothing_here(
+    mine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (Path(mine) / "install.sh.j2").write_text(text)
+    with pytest.raises(ValueError, match=r"role my-role: install\.sh\.j2: the template cannot be filled in") as caught:
+        prepared(mine)
+    assert said in str(caught.value)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_script_that_is_no_file(mine: str) -> None:
+    (Path(mine) / "check.sh.j2").unlink()
+    os.mkfifo(Path(mine) / "check.sh.j2")
+    with pytest.raises(ValueError, match=r"check\.sh\.j2 is not a file"):
+        roles.find(mine)
 
 
 def test_a_role_of_no_name_that_there_is() -> None:

@@ -31,6 +31,7 @@ def problem(**data: Any) -> str:
         ({"path": "etc/motd", "content": ""}, "files.0.path: String should match pattern"),
         ({"path": "/etc/../motd", "content": ""}, "'/etc/../motd' is to be written as '/motd'"),
         ({"path": "/etc/motd/", "content": ""}, "is to be written as '/etc/motd'"),
+        ({"path": "//etc/docker/daemon.json", "content": ""}, "is to be written as '/etc/docker/daemon.json'"),
         ({"path": "/etc/docker/daemon.json", "content": ""}, "is machinekit's own to write"),
         ({"path": "/var/lib/machinekit/x", "content": ""}, "is machinekit's own to write"),
         ({"path": "/etc/motd"}, "/etc/motd needs one of content, source and secret"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ class Fleets:
         self.file.write_text(f"version: 1\nname: ci\nmachines: [{', '.join(machines)}]\n{swarm}")
         return fleet.load(self.file, {})
 
-    def planned(self, wanted: Fleet, **how: list[str]) -> Plan:
+    def planned(self, wanted: Fleet, **how: Any) -> Plan:
         """What would be done, without what differs on the hosts."""
         records = {name: self.store.load(name) for name in self.store.names()}
         return swarming.planned(self.store, wanted, plan.make(wanted, records, {}, **how))

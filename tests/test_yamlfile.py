@@ -12,6 +12,9 @@ from machinekit.yamlfile import read, written
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdef", "bcdefg", strict=True)
 )
+# each merges the one before ten times, and the first to look at them is the merge around
+MERGED = "a:\n  <<: [&a0 {k: 1}"
+MERGED += "".join(f", &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 9)) + "]\n"
 VARIABLES = {"N": "3", "EMPTY": "", "TEXT": "a: b"}
 
 
@@ -59,6 +62,13 @@ def test_data(text: str, data: object) -> None:
         ("a: {<<: 3}", "f:1:4: expected a mapping or list of mappings for merging, but found scalar"),
         ("[" * 5000, "f: not YAML: "),
         (BOMB, "too much of it"),
+        (MERGED, "f:2:3: too much of it"),
+        ("a: &a {<<: *a}", "too much of it"),
+        (f"a: {'9' * 5000}", "f:1:4: '9999"),
+        (f"a: 0x{'f' * 5000}", "is no number that counts here"),
+        ("a: !!int foo", "f:1:4: 'foo' is no number that counts here"),
+        ("a: !!float foo", "f:1:4: 'foo' is no number that counts here"),
+        ("a: ${NONE:-${N}}", "f:1:4: what stands in for ${NONE} cannot have a variable in it"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_and_where(text: str, said: str) -> None:

@@ -197,4 +197,6 @@ def _settle_streams() -> None:
 def _show_debug() -> None:
     import logging
 
-    logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+    # ours alone: a cloud's library tells whole requests, with session tokens and the user-data of machines in them
+    logging.getLogger("machinekit").setLevel(logging.DEBUG)

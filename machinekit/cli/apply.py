@@ -98,7 +98,7 @@ def _carrying_out(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--lock-timeout",
-        type=float,
+        type=_seconds,
         default=PATIENCE,
         metavar="SECONDS",
         help=f"how long to wait for another apply ({PATIENCE:g})",
@@ -110,6 +110,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not number >= 0:  # nan is not, and would never be over
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
     return number
 
 

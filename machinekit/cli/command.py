@@ -18,12 +18,23 @@ if TYPE_CHECKING:
 DEFAULT_MACHINE = "default"
 
 
+# what moves a terminal's cursor, writes its title or turns a line around; hosts and providers say what they like
+_CONTROL = dict.fromkeys(
+    (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "?"
+)
+
+
+def harmless(text: str) -> str:
+    """What somebody else said, without what a terminal would obey."""
+    return text.translate(_CONTROL)
+
+
 def report(error: MachinekitError, machine: str = "") -> int:
     """Say on stderr what failed and what to do next; returns the exit code."""
     prefix = f"{machine}: " if machine and f'"{machine}"' not in error.message else ""
-    print(f"machinekit: {prefix}{error.message}", file=sys.stderr)
+    print(f"machinekit: {prefix}{harmless(error.message)}", file=sys.stderr)
     if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)
+        print(f"  {harmless(error.hint)}", file=sys.stderr)
     return error.exit_code
 
 

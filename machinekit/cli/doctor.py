@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from machinekit.cli.command import Command, from_store, known_names_of, store_of
+from machinekit.cli.command import Command, from_store, harmless, known_names_of, store_of
 
 if TYPE_CHECKING:
     from machinekit.provider import Check
@@ -58,4 +58,4 @@ def _print(found: list[Check]) -> None:
     for check in found:
         text = " ".join(f"{check.text}{f' -> {check.do}' if check.do else ''}".split())  # one line each
         level = Text(f"{check.level:<8}", style=COLOURS[check.level])
-        console.print(Text.assemble(level, f"{check.subject:<{width}}  {text}"))
+        console.print(Text.assemble(level, f"{check.subject:<{width}}  {harmless(text)}"))

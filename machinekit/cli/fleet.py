@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from machinekit import pinning
+from machinekit.cli.command import harmless
 from machinekit.errors import UsageError
 from machinekit.fleet import FILE, load
 from machinekit.plan import Action, Difference, Plan
@@ -80,9 +81,12 @@ def print_plan(plan: Plan, stream: TextIO | None = None) -> None:
         line = f"{SIGNS[change.action]} {change.action.value:<8} {change.name} ({change.driver})"
         console.print(Text(line, style=COLOURS[change.action]))
         for each in change.differences:
-            console.print(Text(f"    {_difference(each)}"))
+            console.print(Text(f"    {harmless(_difference(each))}"))
+    for broken in plan.unreadable:
+        console.print(Text(f"! unreadable {broken.name}: {harmless(broken.message)}", style="red"))
+        console.print(Text(f"    {broken.hint}"))
     for remark in plan.remarks:
-        console.print(Text(f"! {remark}", style="yellow"))
+        console.print(Text(f"! {harmless(remark)}", style="yellow"))
     console.print(Text(f"{plan.fleet}: {summary(plan)}"))
 
 
@@ -91,7 +95,9 @@ def summary(plan: Plan) -> str:
     words = {Action.CREATE: "to create", Action.CHANGE: "to change", Action.REPLACE: "to replace"}
     words |= {Action.REMOVE: "to remove", Action.KEEP: "unchanged"}
     counts = {action: sum(change.action is action for change in plan.changes) for action in Action}
-    return ", ".join(f"{count} {words[action]}" for action, count in counts.items() if count) or "no machines"
+    said = [f"{count} {words[action]}" for action, count in counts.items() if count]
+    said += [f"{len(plan.unreadable)} unreadable"] if plan.unreadable else []
+    return ", ".join(said) or "no machines"
 
 
 def _difference(each: Difference) -> str:

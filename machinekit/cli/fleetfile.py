@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from pathlib import Path
 
 from machinekit.cli.command import Command, from_store, store_of
 
@@ -20,20 +22,28 @@ class Init(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Never over a file that is there."""
-        from pathlib import Path
-
         from machinekit.errors import MachinekitError
+        from machinekit.fleetwriter import NAME
         from machinekit.render import static
 
         try:
+            text = static("fleet/machinekit.yaml").replace(f"name: {NAME} ", f"name: {_name(Path(args.file))} ")
             with Path(args.file).open("x") as file:
-                file.write(static("fleet/machinekit.yaml"))
+                file.write(text)
         except FileExistsError:
             raise MachinekitError(f"{args.file} is there already", "give another name, or edit it") from None
         except OSError as error:
             raise MachinekitError(f"cannot write {args.file}: {error.strerror}") from None
         print(f"{args.file} is written; edit it, then: machinekit plan")
         return 0
+
+
+def _name(file: Path) -> str:
+    """The folder's name, so that no two projects have one fleet by accident, where it can be a fleet's."""
+    from machinekit.fleetwriter import NAME
+
+    name = file.absolute().parent.name
+    return name if re.fullmatch(r"[a-z][a-z0-9-]{1,62}", name) and name not in ("true", "false", "null") else NAME
 
 
 class Validate(Command):

@@ -10,6 +10,7 @@ from functools import partial
 
 from machinekit import fleet as verbs
 from machinekit import swarming
+from machinekit.cli.command import harmless
 from machinekit.cli.leaving import state_of
 from machinekit.cli.many import each, told
 from machinekit.errors import MachinekitError
@@ -71,12 +72,14 @@ class Run:
             code = max(code, self._each([join], partial(self._swarm, staying)))
         for change in leaving:
             code = max(code, self._each([change], self._exchange))
+        for broken in plan.unreadable:
+            self._results[broken.name] = Result(broken.name, "unreadable", error=broken.message)
         self._tell_what_was_done()
         self._tell_failures()
         if self._json:
             results = [asdict(result) for result in self._results.values()]
             print(json.dumps({"version": VERSION, "fleet": self._fleet.name, "results": results}, indent=2))
-        return 1 if code else 0
+        return 1 if code or plan.unreadable else 0
 
     def _each(self, changes: Sequence[Change], what: Callable[[Change, Progress, Result], object]) -> int:
         by_name = {change.name: change for change in changes}
@@ -125,7 +128,7 @@ class Run:
         failed = [result for result in self._results.values() if not result.ok]
         if failed:
             count = f"{len(failed)} of {len(self._results)} failed"
-            lines = [f"{result.name}: {reason(result.error)}" for result in failed]
+            lines = [f"{result.name}: {harmless(reason(result.error))}" for result in failed]
             print(
                 "\n  ".join([f"machinekit: {count}; {self._doing} again goes on with them:", *lines]), file=sys.stderr
             )

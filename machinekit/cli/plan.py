@@ -58,4 +58,6 @@ class Plan(Command):
             print(json.dumps(made.to_json(), indent=2))
         else:
             fleet.print_plan(made)
+        if made.unreadable:
+            return 1
         return CHANGES if args.detailed_exitcode and made.actions else 0

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self, TextIO
 
-from machinekit.cli.command import confirm
+from machinekit.cli.command import confirm, harmless
 from machinekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class PlainProgress:
 
     def note(self, machine: str, text: str) -> None:
         """Print it."""
-        self._stream.write(f"{machine}: {text}\n")  # in one piece: other machines are told of meanwhile
+        self._stream.write(f"{machine}: {harmless(text)}\n")  # in one piece: other machines are told of meanwhile
         self._stream.flush()
 
     def confirm(self, machine: str, question: str) -> bool:
@@ -125,7 +125,8 @@ class LiveProgress:
 
     def part(self, machine: str, text: str) -> None:
         """Show it behind the present step."""
-        self._progress.update(self._tasks[machine], description=f"{machine}: {self._current[machine]}: {text}")
+        description = f"{machine}: {self._current[machine]}: {harmless(text)}"
+        self._progress.update(self._tasks[machine], description=description)
 
     def done(self, machine: str, seconds: float) -> None:
         """Leave a line for a slow step."""
@@ -134,7 +135,7 @@ class LiveProgress:
 
     def note(self, machine: str, text: str) -> None:
         """Leave a line."""
-        self._progress.console.print(f"{machine}: {text}")
+        self._progress.console.print(f"{machine}: {harmless(text)}")
 
     def confirm(self, machine: str, question: str) -> bool:
         """Ask, with the spinners out of the way."""
@@ -160,7 +161,7 @@ class LiveProgress:
 def _asked(machine: str, question: str, stream: IO[str]) -> bool:
     if not sys.stdin.isatty():
         raise UsageError(f"{machine}: {question}", "add --yes to agree; there is no terminal to ask at")
-    return confirm(f"{machine}: {question}\nGo on?", stream)
+    return confirm(f"{machine}: {harmless(question)}\nGo on?", stream)
 
 
 def progress(stream: TextIO | None = None) -> PlainProgress | LiveProgress:

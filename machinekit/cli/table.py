@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from machinekit.cli.command import harmless
+
 UNLIMITED = 10_000  # a script reads lines, not a screen
 
 
@@ -19,5 +21,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, no_wrap=column is not columns[-1] or not console.is_terminal)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(harmless, row))
     console.print(table)

@@ -16,8 +16,9 @@ from machinekit.cli.fleet import print_plan
 from machinekit.cli.fleetrun import reason
 from machinekit.plan import Action, Change, Difference, Plan
 from machinekit.store import Store
-from tests.conftest import Cli, Told
+from tests.conftest import Cli, Told, adopting
 from tests.providers.fake import FakeCloud
+from tests.servers import FakeHost
 
 FLEET = "version: 1\nname: ci\nmachines: [{name: 'm{index}', count: 2, driver: fake}]\n"
 
@@ -222,6 +223,109 @@ def test_what_goes_on_with_a_destroy_is_destroy(cli: Cli, cloud: FakeCloud, stor
     assert "1 of 2 failed; destroy again goes on with them:" in said.err
 
 
+def test_a_saved_plan_is_for_the_machines_that_it_was_made_for(cli: Cli, cloud: FakeCloud, store: Store) -> None:
+    cli("apply", "-y")
+    assert cli("plan", "--replace", "m1", "--out", "ci.plan").code == 0
+    assert cli("rm", "-y", "m1").code == cli("apply", "-y").code == 0
+    uid = store.load("m1").uid
+    said = cli("apply", "-y", "ci.plan")
+    assert (said.code, store.load("m1").uid) == (1, uid)
+    assert "the machines are not as they were when this was planned: m1" in said.err
+
+
+@pytest.mark.parametrize("changed", ["motd", "role/install.sh.j2"])
+def test_a_saved_plan_carries_the_files_that_it_was_made_with(
+    cli: Cli, store: Store, host: FakeHost, folder: Path, changed: str
+) -> None:
+    (folder / "role").mkdir()
+    (folder / "role" / "role.yaml").write_text("description: mine\n")
+    for script in ("install", "check", "remove"):
+        (folder / "role" / f"{script}.sh.j2").write_text("true\n")
+    (folder / "motd").write_text("as it was shown")
+    options = adopting(host)
+    (folder / "machinekit.yaml").write_text(
+        "version: 1\nname: ci\nmachines:\n- name: a\n  driver: generic\n  roles: [{role: ./role}]\n"
+        "  files: [{path: /etc/motd, source: motd}]\n"
+        f"  generic: {{ip_address: 127.0.0.1, ssh_port: {options.ssh_port},"
+        f" ssh_key: {options.ssh_key}, engine_port: {options.engine_port}}}\n"
+    )
+    assert cli("plan", "--out", "ci.plan").code == 0
+    (folder / changed).write_text("echo something else\n")
+    said = cli("apply", "-y", "ci.plan")
+    assert (said.code, store.names(), host.scripts) == (1, [], [])
+    assert "a: what it carries is not what it was when this was planned: " in said.err
+    assert cli("plan", "--out", "ci.plan").code == 0
+    assert cli("apply", "-y", "ci.plan").code == 0
+
+
+def test_a_saved_plan_of_another_store(cli: Cli, cloud: FakeCloud, tmp_path: Path) -> None:
+    cli("apply", "-y")
+    cli("plan", "--replace", "m1", "--out", "ci.plan")
+    said = cli("-s", str(tmp_path / "elsewhere"), "apply", "-y", "ci.plan")
+    assert (said.code, len(cloud.instances)) == (1, 2)
+    assert f"this was planned for another store than {tmp_path / 'elsewhere'}" in said.err
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("fleet", {"name": "", "machines": [], "managers": [], "workers": []}),  # machines made by hand have no fleet
+        ("fleet", {"name": "../../outside", "machines": [], "managers": [], "workers": []}),
+        ("targets", [1]),
+        ("replace", ["../m1"]),
+        ("plan", []),
+    ],
+)
+def test_a_saved_plan_that_was_tampered_with(
+    cli: Cli, cloud: FakeCloud, store: Store, folder: Path, key: str, value: object
+) -> None:
+    cli("create", "-d", "fake", "loose")
+    cli("plan", "--out", "ci.plan")
+    saved = json.loads((folder / "ci.plan").read_text())
+    (folder / "ci.plan").write_text(json.dumps({**saved, key: value}))
+    assert cli("apply", "-y", "ci.plan").code in (1, 2)
+    assert store.names() == ["loose"]
+    assert not (store.home.parent / "outside").exists()
+
+
+def test_a_saved_plan_that_nests_too_deep(cli: Cli, folder: Path) -> None:
+    (folder / "ci.plan").write_text("[" * 100_000)
+    assert "is not a plan that machinekit has saved" in cli("apply", "-y", "ci.plan").err
+
+
+def test_a_plan_goes_into_files_only(cli: Cli, cloud: FakeCloud, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "link").symlink_to("real.plan")
+    (folder / ".real.plan.draft").write_text("open to all")
+    said = cli("plan", "--out", "pipe")
+    assert (said.code, said.err.splitlines()[0]) == (2, "machinekit: pipe is not a file")
+    assert (folder / "pipe").is_fifo()
+    assert cli("plan", "--out", "link").code == 0
+    assert (folder / "link").is_symlink()
+    assert (folder / "real.plan").stat().st_mode & 0o777 == 0o600
+    assert not list(folder.glob(".*draft"))
+
+
+def test_a_machine_whose_record_is_broken_is_told_and_the_others_are_seen_to(
+    cli: Cli, cloud: FakeCloud, store: Store, folder: Path
+) -> None:
+    cli("apply", "-y")
+    (store.directory("m1") / "machine.json").write_text("{")
+    (folder / "machinekit.yaml").write_text(FLEET.replace("count: 2", "count: 3"))
+    said = cli("plan")
+    assert said.code == cli("plan", "--detailed-exitcode").code == 1
+    assert "! unreadable m1: cannot read " in said.out
+    assert said.out.endswith("ci: 1 to create, 1 unchanged, 1 unreadable\n")
+    assert json.loads(cli("plan", "--json").out)["unreadable"][0]["name"] == "m1"
+    assert cli("plan", "--out", "ci.plan").code == 1
+    said = cli("apply", "-y", "ci.plan", "--json")
+    assert said.code == 1
+    assert [(each["name"], each["ok"]) for each in json.loads(said.out)["results"]] == [("m3", True), ("m1", False)]
+    assert "1 of 2 failed; apply again goes on with them:\n  m1: cannot read " in said.err
+    assert (cli("apply").code, cli("destroy", "-y").code, store.names()) == (1, 1, ["m1"])
+    assert cli("rm", "-y", "-f", "m1").code == cli("apply", "-y").code == 0
+
+
 def test_two_at_once_on_one_fleet(cli: Cli, cloud: FakeCloud, store: Store, told: Told) -> None:
     with store.lock_fleet("ci", "apply", lambda _: None, 0):
         said = cli("apply", "-y", "--lock-timeout", "0")
@@ -243,6 +347,17 @@ def test_a_secret_that_is_not_there_ends_an_apply_before_anything_is_made(
     said = cli("apply", "--yes")
     assert (said.code, store.names(), cloud.instances) == (2, [], {})
     assert "/etc/token: env:NO_SUCH_TOKEN cannot be resolved" in said.err
+
+
+def test_variables_that_cannot_be_read(cli: Cli, folder: Path) -> None:
+    (folder / ".env").write_bytes(b"A=\xff")
+    assert ".env is not a text in UTF-8" in cli("validate").err
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1"])
+def test_a_wait_that_would_never_end(cli: Cli, seconds: str) -> None:
+    said = cli("apply", "-y", f"--lock-timeout={seconds}")
+    assert (said.code, f"{seconds} is not 0 or more" in said.err) == (2, True)
 
 
 def test_variables(cli: Cli, cloud: FakeCloud, folder: Path, environment: pytest.MonkeyPatch) -> None:
@@ -271,8 +386,12 @@ def test_files(cli: Cli, folder: Path) -> None:
     said = cli("plan", "ci.yaml")
     assert "there is no place for 'ci.yaml'\n  a fleet file is given with -f: machinekit plan -f ci.yaml" in said.err
     assert cli("init").code == 0
-    assert cli("validate").out == "machinekit.yaml: fleet my-fleet, 1 machine (qemu)\n"
+    assert cli("validate").out == "machinekit.yaml: fleet project, 1 machine (qemu)\n"
     assert "is there already" in cli("init").err
+    for odd in ("True Story", "true", "1e3"):
+        (folder / odd).mkdir()
+        assert cli("init", f"{odd}/machinekit.yaml").code == 0
+        assert "fleet my-fleet, 1 machine" in cli("validate", "-f", f"{odd}/machinekit.yaml").out
     (folder / "machinekit.yaml").write_bytes(b"\xff")
     assert "is not a text in UTF-8" in cli("plan").err
     assert "Is a directory" in cli("plan", "-f", ".").err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,37 @@ def test_locked_from_the_first_machine_on(cli: Cli, cloud: FakeCloud, store: Sto
     assert cli("lock", "--update").out == "machinekit.lock: m{index}\n"
     (folder / "machinekit.yaml").write_text(FLEET.replace(", {name: web, driver: fake}", ""))
     assert cli("lock").out == "machinekit.lock: what has left the fleet file is gone\n"
+
+
+def test_a_fleet_file_is_never_overwritten_by_its_lock(cli: Cli, cloud: FakeCloud, folder: Path) -> None:
+    (folder / "fleet.lock").write_text(FLEET)
+    said = cli("lock", "--update", "-f", "fleet.lock")
+    assert (said.code, (folder / "fleet.lock").read_text()) == (2, FLEET)
+    assert "fleet.lock is called as its lock would be" in said.err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("\n", "\r\n"), ""),
+        (lambda text: f"<<<<<<< ours\n{text}=======\n{text}>>>>>>> theirs\n", "not YAML"),
+        (lambda text: text.replace("image: image-1", "image: [image-1]"), "is not a text"),
+        (lambda text: text.replace("image: image-1", "size: '9'"), "options.size: nothing that can be locked"),
+        (lambda text: text.replace("version: 1", "version: 2"), "version: 2 is not 1"),
+        (lambda text: text.replace("fleet: ci", "fleet: other"), "is of the fleet 'other', and not of 'ci'"),
+        (lambda text: text[: len(text) // 2], "machinekit.lock"),
+        (lambda text: "", "is not a lock"),
+    ],
+)
+def test_a_lock_that_somebody_had_in_hands(
+    cli: Cli, cloud: FakeCloud, store: Store, folder: Path, change: Callable[[str], str], said: str
+) -> None:
+    cli("lock")
+    file = folder / "machinekit.lock"
+    file.write_bytes(change(file.read_text()).encode())
+    result = cli("apply", "-y", "--locked")
+    assert (result.code, len(store.names())) == ((2, 0) if said else (0, 3))
+    assert said in result.err
 
 
 def test_a_lock_that_does_not_fit(cli: Cli, cloud: FakeCloud, store: Store, folder: Path) -> None:

@@ -96,11 +96,15 @@ def test_the_store_can_be_elsewhere(cli: Cli, store: Store, words: list[str]) ->
     [(["-D"], "", True), ([], "1", True), ([], "", False)],
 )
 def test_debug(store: Store, words: list[str], variable: str, shown: bool) -> None:
-    script = "import logging, sys, machinekit.cli as c; c.main(sys.argv[1:]); logging.getLogger('x').debug('seen')"
+    script = (
+        "import logging, sys, machinekit.cli as c; c.main(sys.argv[1:]);"
+        "logging.getLogger('machinekit.providers.aws').debug('seen'); logging.getLogger('botocore').debug('s3cret')"
+    )
     command = [sys.executable, "-c", script, *words, "ls", "-q"]
     environment = os.environ | {"MACHINE_DEBUG": variable}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert ("seen" in result.stderr) is shown
+    assert "s3cret" not in result.stderr  # a cloud's library logs the tokens that it sends
 
 
 def test_a_reader_that_leaves_is_no_error(store: Store) -> None:

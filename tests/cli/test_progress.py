@@ -11,7 +11,11 @@ import termios
 
 import pytest
 
+from machinekit.cli.command import report
+from machinekit.cli.fleet import print_plan
 from machinekit.cli.progress import LiveProgress, PlainProgress, progress
+from machinekit.errors import MachinekitError
+from machinekit.plan import Action, Change, Difference, Plan, Unreadable
 from machinekit.work import Progress
 
 
@@ -41,6 +45,30 @@ def test_how_far_a_step_is_fills_no_pipe(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr("machinekit.cli.progress.OFTEN", 0)
         shown.part("a", "100 of 100 MB")
     assert stream.getvalue().splitlines()[1:] == ["a: 100 of 100 MB"]
+
+
+HOSTILE = "\x1b]0;title\x07 \x1b[2J\r\x9b1A \u202eback\ttab\nline é"
+TAMED = "?]0;title? ?[2J??1A ?back\ttab\nline é"
+
+
+def test_no_text_of_a_host_moves_the_cursor(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report(MachinekitError(HOSTILE, HOSTILE))
+    assert capsys.readouterr().err == f"machinekit: {TAMED}\n  {TAMED}\n"
+    PlainProgress(sys.stdout).note("a", HOSTILE)
+    change = Change("a", Action.CHANGE, "fake", (Difference(HOSTILE, HOSTILE, "answers"),))
+    print_plan(Plan("ci", (change,), (Unreadable("b", HOSTILE),)))
+    assert "\x1b" not in capsys.readouterr().out
+    for kind in (PlainProgress, LiveProgress):
+        monkeypatch.setenv("TERM", "xterm")
+        stream = Terminal()
+        with kind(stream) as shown:
+            shown.step("a", "Waiting")
+            shown.part("a", HOSTILE)
+            shown.note("a", HOSTILE)
+        assert "title\x07" not in stream.getvalue()
+        assert "\u202e" not in stream.getvalue()
 
 
 def test_a_terminal_shows_how_far_a_step_is(monkeypatch: pytest.MonkeyPatch) -> None:
