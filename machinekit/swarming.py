@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from machinekit import collect, drivers, swarm, swarmplan
 from machinekit.errors import MachinekitError
 from machinekit.fleetfile import Fleet
+from machinekit.machine import Machine
 from machinekit.plan import Action, Change, Difference, Plan
 from machinekit.store import Store
 from machinekit.swarmapi import Member
@@ -28,7 +29,7 @@ ENDINGS = (Action.REMOVE, Action.REPLACE)
 
 def concerns(store: Store, fleet: Fleet) -> bool:
     """Whether there is a Swarm, or is to be one."""
-    return bool(fleet.managers) or any(store.load(name).swarm for name in _ours(store, fleet))
+    return bool(fleet.managers) or any(machine.swarm for machine in _ours(store, fleet).values())
 
 
 def remarks(fleet: Fleet) -> list[str]:
@@ -143,9 +144,9 @@ def _look(store: Store, fleet: Fleet) -> Swarm:
     return swarm.look(store, (*fleet.roster.machines, *_ours(store, fleet)))  # its managers tell the nodes
 
 
-def _ours(store: Store, fleet: Fleet) -> list[str]:
+def _ours(store: Store, fleet: Fleet) -> dict[str, Machine]:
     records, _ = collect.records(store)
-    return [name for name, record in records.items() if record.fleet == fleet.name]
+    return {name: record for name, record in records.items() if record.fleet == fleet.name}
 
 
 def _inside(fleet: Fleet, there: Swarm) -> list[str]:

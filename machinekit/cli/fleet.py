@@ -76,18 +76,18 @@ def print_plan(plan: Plan, stream: TextIO | None = None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+    lines: list[Text] = []
     for change in plan.actions:
         line = f"{SIGNS[change.action]} {change.action.value:<8} {change.name} ({change.driver})"
-        console.print(Text(line, style=COLOURS[change.action]))
-        for each in change.differences:
-            console.print(Text(f"    {harmless(_difference(each))}"))
+        lines.append(Text(line, style=COLOURS[change.action]))
+        lines += [Text(f"    {harmless(_difference(each))}") for each in change.differences]
     for broken in plan.unreadable:
-        console.print(Text(f"! unreadable {broken.name}: {harmless(broken.message)}", style="red"))
-        console.print(Text(f"    {broken.hint}"))
-    for remark in plan.remarks:
-        console.print(Text(f"! {harmless(remark)}", style="yellow"))
-    console.print(Text(f"{plan.fleet}: {summary(plan)}"))
+        lines.append(Text(f"! unreadable {broken.name}: {harmless(broken.message)}", style="red"))
+        lines.append(Text(f"    {broken.hint}"))
+    lines += [Text(f"! {harmless(remark)}", style="yellow") for remark in plan.remarks]
+    lines.append(Text(f"{plan.fleet}: {summary(plan)}"))
+    # at once: a thousand lines one by one take most of a second
+    Console(file=stream or sys.stdout, highlight=False, soft_wrap=True).print(Text("\n").join(lines))
 
 
 def summary(plan: Plan) -> str:
