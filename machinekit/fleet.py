@@ -70,7 +70,7 @@ def make_plan(
 ) -> Plan:
     """What `apply` would do. Without `refresh` the records are believed.
 
-    Raises what `plan.make`, `drift.look` and `pinning.check_images` do.
+    Raises what `plan.make`, `drift.look`, `swarming.planned` and `pinning.check_images` do.
     """
     records, unreadable = _records(store, fleet)
     ours = [

@@ -83,6 +83,17 @@ def steps(roster: Roster, swarm: Swarm, leaving: Collection[str] = ()) -> list[S
     return found + [step for name in leaving for step in _exit(name, swarm, council)]
 
 
+class QuorumError(MachinekitError):
+    """A manager that the others cannot do without was to go."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(
+            f'"{name}" cannot stop being a manager: {why}, and the swarm would be lost',
+            "add managers, or bring those back that do not answer, and then try again",
+        )
+        self.name = name
+
+
 @dataclass
 class _Council:
     """The managers as they will be after the steps so far: whether each answers."""
@@ -103,14 +114,11 @@ class _Council:
             )
 
     def leave(self, name: str, key: str) -> None:
-        """Raises MachinekitError when the others could not decide without it."""
+        """Raises QuorumError when the others could not decide without it."""
         left = {other: answers for other, answers in self.votes.items() if other != key}
         if not self._decides(left):
             why = "too few of the others answer" if left else "it is the only one"
-            raise MachinekitError(
-                f'"{name}" cannot stop being a manager: {why}, and the swarm would be lost',
-                "add managers, or bring those back that do not answer, and then try again",
-            )
+            raise QuorumError(name, why)
         self.votes = left
 
     def _decides(self, votes: Mapping[str, bool]) -> bool:
