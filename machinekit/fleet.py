@@ -27,11 +27,11 @@ from machinekit import (
 )
 from machinekit.checkup import Nobody
 from machinekit.errors import MachinekitError, StoreError, UsageError
-from machinekit.fleetfile import Fleet, Wanted
 from machinekit.machine import Machine
 from machinekit.pins import Pins, parse_pins
 from machinekit.plan import Action, Change, Plan, Unreadable
 from machinekit.store import LOST, Store
+from machinekit.wanted import Fleet, Wanted
 from machinekit.work import Progress, Work, run, working_on
 
 FILE = "machinekit.yaml"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,88 +13,12 @@ from pydantic import ValidationError
 
 from machinekit import drivers, fileerrors, fleetform, yamlfile
 from machinekit.errors import MachinekitError, UsageError, nearest
-from machinekit.machine import Machine
-from machinekit.pins import NO_PINS, Pins
 from machinekit.provider import OptionInfo, Options, absolute
 from machinekit.providers import DEFAULT
-from machinekit.setup import NOTHING, Setup, parse_setup
-from machinekit.spec import Spec, check_name, parse_options, parse_spec, storable
-from machinekit.swarmstate import MOST, Roster
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One machine as the file wants it. `group` is the name in its entry, `pins` are what a lock says of it."""
-
-    name: str
-    driver: str
-    options: Options
-    spec: Spec
-    setup: Setup
-    labels: Mapping[str, str]
-    group: str
-    pins: Pins = NO_PINS
-
-    def pinned(self, pins: Pins) -> Wanted:
-        """The same with what the pins say where the file leaves it open."""
-        return dataclasses.replace(self, spec=pins.of_spec(self.spec), setup=pins.of_setup(self.setup), pins=pins)
-
-    def as_recorded(self, record: Machine) -> Wanted:
-        """The same: without a lock, what an earlier one has pinned on the machine stays as it is."""
-        return self if self.pins != NO_PINS or not record.pins else self.pinned(Pins(**record.pins))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data without secrets."""
-        return {
-            "name": self.name,
-            "driver": self.driver,
-            "options": storable(self.options),
-            "spec": self.spec.model_dump(mode="json"),
-            "setup": self.setup.model_dump(mode="json"),
-            "labels": dict(self.labels),
-            "group": self.group,
-            "pins": self.pins.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Wanted:
-        """The machine of that data; secrets come from the environment. Raises UsageError."""
-        options = parse_options(
-            data["driver"], drivers.load(data["driver"]), _with_secrets(data["driver"], data["options"])
-        )
-        spec, setup, pins = Spec(**data["spec"]), parse_setup(data["setup"]), Pins(**data["pins"])
-        return cls(check_name(data["name"]), data["driver"], options, spec, setup, data["labels"], data["group"], pins)
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """What a file wants: its machines, in its order, and which of them make up a Swarm."""
-
-    name: str
-    machines: tuple[Wanted, ...]
-    managers: tuple[str, ...] = ()
-    workers: tuple[str, ...] = ()
-
-    @property
-    def roster(self) -> Roster:
-        """The Swarm that the machines are to make up."""
-        labels = {machine.name: machine.labels for machine in self.machines}
-        return Roster(self.managers, self.workers, {name: labels[name] for name in self.managers + self.workers})
-
-    def swarm_role(self, name: str) -> str:
-        """What a machine is to be in it: "manager", "worker", or nothing."""
-        return "manager" if name in self.managers else "worker" if name in self.workers else ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data without secrets."""
-        machines = [machine.to_json() for machine in self.machines]
-        return {"name": self.name, "machines": machines, "managers": self.managers, "workers": self.workers}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Fleet:
-        """The fleet of that data; raises UsageError for a name that no file can have."""
-        machines = tuple(Wanted.from_json(each) for each in data["machines"])
-        return cls(check_name(data["name"]), machines, tuple(data["managers"]), tuple(data["workers"]))
+from machinekit.setup import NOTHING, Setup
+from machinekit.spec import Spec, parse_options, parse_spec
+from machinekit.swarmstate import MOST
+from machinekit.wanted import Fleet, Wanted, with_secrets
 
 
 def parse(text: str, file: str, folder: Path, variables: Mapping[str, str]) -> Fleet:
@@ -177,7 +99,7 @@ class _Expansion:
             self._wrong((*path, stranger), f"the machine's driver is {driver}")
         values = self._merged(driver, entry)
         try:
-            return parse_options(driver, kind, _with_secrets(driver, values))
+            return parse_options(driver, kind, with_secrets(driver, values))
         except UsageError as error:
             self._wrong((*path, driver), fleetform.in_words_of_the_file(error.message, driver))
         return None
@@ -295,13 +217,6 @@ def _make_absolute(values: Any, checks: Mapping[str, Callable[[Any], Any]], fold
 
 def _infos(driver: str) -> dict[str, OptionInfo]:
     return drivers.load(driver).Options.infos()
-
-
-def _with_secrets(driver: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with the secret ones, which only the environment has."""
-    infos = _infos(driver)
-    found = {field: drivers.variable(driver, field, info.aliases) for field, info in infos.items() if info.secret}
-    return {**values, **{field: os.environ[variable] for field, variable in found.items() if variable}}
 
 
 def _about_key(path: yamlfile.Path) -> str:

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from machinekit import drivers, fileerrors, roles, yamlfile
 from machinekit.errors import UsageError
-from machinekit.fleetfile import Fleet, Wanted
 from machinekit.pins import Pins
 from machinekit.provider import Driver, Options
 from machinekit.setup import Setup
 from machinekit.spec import Spec, storable
+from machinekit.wanted import Fleet, Wanted
 
 VERSION = 1
 SUFFIX = ".lock"  # instead of the fleet file's

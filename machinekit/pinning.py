@@ -14,7 +14,6 @@ from machinekit.carry import RoleFound
 from machinekit.checkup import Nobody
 from machinekit.errors import MachinekitError, UsageError, nearest
 from machinekit.files import write
-from machinekit.fleetfile import Fleet, Wanted
 from machinekit.images import Images
 from machinekit.lockfile import Asked, Group, Lock
 from machinekit.machine import Machine, Phase
@@ -23,6 +22,7 @@ from machinekit.provider import Driver
 from machinekit.setup import RoleUse
 from machinekit.spec import storable
 from machinekit.store import Store
+from machinekit.wanted import Fleet, Wanted
 from machinekit.work import Progress, Work
 
 HOSTS = 64  # asked at once

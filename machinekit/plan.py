@@ -10,11 +10,11 @@ from enum import StrEnum
 from typing import Any
 
 from machinekit.errors import MachinekitError, UsageError, nearest
-from machinekit.fleetfile import Fleet, Wanted
 from machinekit.machine import Machine, Phase
 from machinekit.pins import NO_PINS, Pins
 from machinekit.setup import Setup, parse_setup
 from machinekit.spec import Spec, storable
+from machinekit.wanted import Fleet, Wanted
 
 VERSION = 1  # of the JSON
 # what only a new machine can have: another source's packages are not exchanged for the ones that are there

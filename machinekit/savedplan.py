@@ -13,11 +13,11 @@ from typing import Any
 from machinekit.errors import MachinekitError, UsageError
 from machinekit.files import write
 from machinekit.fleet import make_plan
-from machinekit.fleetfile import Fleet
 from machinekit.plan import Plan
 from machinekit.setup import Setup, looked_at_again
 from machinekit.spec import check_name
 from machinekit.store import Store
+from machinekit.wanted import Fleet
 
 VERSION = 1
 AGAIN = "make the plan again: machinekit plan --out FILE"

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from machinekit import collect, drivers, swarm, swarmplan
 from machinekit.errors import MachinekitError
-from machinekit.fleetfile import Fleet
 from machinekit.machine import Machine
 from machinekit.plan import Action, Change, Difference, Plan
 from machinekit.store import Store
@@ -19,6 +18,7 @@ from machinekit.swarmapi import Member
 from machinekit.swarmplan import Step
 from machinekit.swarmstate import NAME, UID, Roster, Swarm
 from machinekit.swarmwork import remember
+from machinekit.wanted import Fleet
 from machinekit.work import Progress
 
 WHAT = "swarm"  # a difference is about

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machinekit import converge, engine, packages
+from machinekit import converge, engine, packages, reference
 from machinekit.errors import EngineError, MachinekitError, RemoteError
 from machinekit.store import Store
 from machinekit.work import Progress, Work, run, working_on
@@ -66,7 +66,9 @@ def _exchange(work: Work, to: str) -> None:
     if BACK in lines:
         _remember(work, remembered)
         journal = "\n".join(lines[: lines.index(BACK)][-JOURNAL:])
-        raise EngineError(f"{journal}\nthe engine does not start with {there}; it runs {back} again")
+        raise EngineError(
+            f"{reference.redacted(journal)}\nthe engine does not start with {there}; it runs {back} again"
+        )
 
 
 def _hold(work: Work, version: str) -> None:

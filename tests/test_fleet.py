@@ -11,12 +11,12 @@ import pytest
 from machinekit import fleet, lifecycle, plan, swarming
 from machinekit.create import create
 from machinekit.errors import DriverError, MachinekitError, PreCheckError, UsageError
-from machinekit.fleetfile import Fleet
 from machinekit.fleetwriter import written
 from machinekit.machine import Phase, State
 from machinekit.plan import Action, Difference, Plan
 from machinekit.spec import Spec
 from machinekit.store import RECORD, Store
+from machinekit.wanted import Fleet
 from tests.broken import SAID, broken
 from tests.conftest import Told
 from tests.providers.fake import Fake, FakeCloud, FakeOptions, Killed

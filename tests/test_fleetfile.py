@@ -13,9 +13,10 @@ import pytest
 
 from machinekit import keys, yamlfile
 from machinekit.errors import UsageError
-from machinekit.fleetfile import Fleet, parse
+from machinekit.fleetfile import parse
 from machinekit.fleetform import schema
 from machinekit.render import static
+from machinekit.wanted import Fleet
 from tests.providers.fake import FakeCloud
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

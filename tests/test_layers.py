@@ -47,6 +47,7 @@ LAYERS = (
             "swarmstate",
             "fleetwriter",
             "fleetfile",
+            "wanted",
             "fleetform",
             "fileerrors",
             "yamlfile",

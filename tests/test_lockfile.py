@@ -8,9 +8,9 @@ import pytest
 
 from machinekit import fleet, lockfile
 from machinekit.errors import UsageError
-from machinekit.fleetfile import Fleet
 from machinekit.lockfile import Asked, Group, Lock
 from machinekit.pins import PinnedImage
+from machinekit.wanted import Fleet
 
 FLEET = """
 version: 1

@@ -12,7 +12,6 @@ import pytest
 from machinekit import fleet, lockfile, pinning, plan
 from machinekit.create import find_image
 from machinekit.errors import MachinekitError, UntrustedError, UsageError
-from machinekit.fleetfile import Fleet
 from machinekit.imagestore import ABOUT
 from machinekit.lockfile import Lock
 from machinekit.machine import Machine, Phase
@@ -20,6 +19,7 @@ from machinekit.pins import PinnedImage, Pins
 from machinekit.plan import Action, Difference, Plan
 from machinekit.store import Store
 from machinekit.upgrade import upgrade
+from machinekit.wanted import Fleet
 from machinekit.work import Work
 from tests.conftest import Told
 from tests.providers.fake import FakeCloud, Killed

@@ -13,9 +13,9 @@ import pytest
 
 from machinekit import fleet, plan, swarming, swarmplan, swarmwork
 from machinekit.errors import MachinekitError
-from machinekit.fleetfile import Fleet
 from machinekit.plan import Plan
 from machinekit.store import Store
+from machinekit.wanted import Fleet
 from tests.conftest import Told
 from tests.swarmserver import World, world
 

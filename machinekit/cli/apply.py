@@ -12,9 +12,9 @@ from machinekit.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from machinekit.fleetfile import Fleet
     from machinekit.plan import Plan
     from machinekit.store import Store
+    from machinekit.wanted import Fleet
 
 PARALLEL = 16
 PATIENCE = 300.0  # seconds to wait for another apply
@@ -54,7 +54,8 @@ class Apply(Command):
         wanted = fleet.planned_fleet_of(args)
 
         def plan() -> Plan:
-            return make_plan(store, wanted, refresh=not args.no_refresh, targets=args.target, replace=args.replace)
+            targets, replace = wanted.expanded(args.target), wanted.expanded(args.replace)
+            return make_plan(store, wanted, refresh=not args.no_refresh, targets=targets, replace=replace)
 
         return _under_lock(store, wanted, args, plan, "apply")
 
@@ -75,7 +76,7 @@ class Destroy(Command):
         """As an apply of a file without machines."""
         from machinekit.cli import fleet
         from machinekit.fleet import make_plan
-        from machinekit.fleetfile import Fleet
+        from machinekit.wanted import Fleet
 
         store, empty = store_of(args), Fleet(fleet.fleet_of(args).name, ())
         return _under_lock(store, empty, args, lambda: make_plan(store, empty, refresh=False), "destroy")

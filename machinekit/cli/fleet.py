@@ -15,7 +15,7 @@ from machinekit.fleet import FILE, load
 from machinekit.plan import Action, Difference, Plan
 
 if TYPE_CHECKING:
-    from machinekit.fleetfile import Fleet
+    from machinekit.wanted import Fleet
 
 SIGNS = {Action.CREATE: "+", Action.CHANGE: "~", Action.REPLACE: "±", Action.REMOVE: "-"}
 COLOURS = {Action.CREATE: "green", Action.CHANGE: "yellow", Action.REPLACE: "magenta", Action.REMOVE: "red"}
@@ -46,9 +46,11 @@ def file_by_default() -> str:
 
 def plan_options(parser: argparse.ArgumentParser) -> None:
     """What narrows a plan down or widens it."""
-    parser.add_argument("--target", action="append", default=[], metavar="NAME", help="only this machine, repeatable")
     parser.add_argument(
-        "--replace", action="append", default=[], metavar="NAME", help="make this machine anew, repeatable"
+        "--target", action="append", default=[], metavar="NAME", help="only this machine or group, repeatable"
+    )
+    parser.add_argument(
+        "--replace", action="append", default=[], metavar="NAME", help="make this machine or group anew, repeatable"
     )
     parser.add_argument("--locked", action="store_true", help="exactly what the lock beside the file says, or nothing")
     parser.add_argument("--no-refresh", action="store_true", help="believe the records, do not look at the machines")

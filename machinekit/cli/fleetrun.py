@@ -14,9 +14,9 @@ from machinekit.cli.command import harmless
 from machinekit.cli.leaving import state_of
 from machinekit.cli.many import each, told
 from machinekit.errors import MachinekitError
-from machinekit.fleetfile import Fleet
 from machinekit.plan import Action, Change, Plan
 from machinekit.store import Store
+from machinekit.wanted import Fleet
 from machinekit.work import Progress
 
 VERSION = 1  # of the JSON

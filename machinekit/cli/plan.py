@@ -41,12 +41,13 @@ class Plan(Command):
         from machinekit.savedplan import save
 
         store = store_of(args)
-        narrowed = {"refresh": not args.no_refresh, "targets": args.target, "replace": args.replace}
         try:
             wanted = fleet.planned_fleet_of(args)
-            made = make_plan(store, wanted, **narrowed)
+            refresh = not args.no_refresh
+            targets, replace = wanted.expanded(args.target), wanted.expanded(args.replace)
+            made = make_plan(store, wanted, refresh=refresh, targets=targets, replace=replace)
             if args.out:
-                save(args.out, store, wanted, made, **narrowed)
+                save(args.out, store, wanted, made, refresh=refresh, targets=targets, replace=replace)
         except MachinekitError as error:
             if args.detailed_exitcode:  # 2 has another meaning here
                 report(error)

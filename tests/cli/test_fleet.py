@@ -215,6 +215,17 @@ def test_a_failure_in_one_line(error: str, said: str) -> None:
     assert reason(error).startswith(said)
 
 
+def test_a_target_may_be_a_group(cli: Cli, cloud: FakeCloud, store: Store, folder: Path) -> None:
+    (folder / "machinekit.yaml").write_text(FLEET.replace("]\n", ", {name: alone, driver: fake}]\n"))
+    assert cli("plan", "--target", "m{index}", "--out", "ci.plan").out.endswith("ci: 2 to create\n")
+    assert cli("apply", "-y", "ci.plan").code == 0
+    assert store.names() == ["m1", "m2"]
+    assert cli("plan", "--replace", "m{index}").out.endswith("ci: 1 to create, 2 to replace\n")
+    assert cli("apply", "-y", "--target", "alone", "--target", "m{index}", "--replace", "m{index}").code == 0
+    assert store.names() == ["alone", "m1", "m2"]
+    assert "the fleet has no machine 'x{index}'" in cli("plan", "--target", "x{index}").err
+
+
 def test_what_goes_on_with_a_destroy_is_destroy(cli: Cli, cloud: FakeCloud, store: Store) -> None:
     cli("apply", "-y")
     cloud.failing_once.add("destroy")
