@@ -16,6 +16,7 @@ from machinekit import certificates, converge, dockerapi, engine, keys, outfit
 from machinekit.errors import MachinekitError
 from machinekit.machine import State
 from machinekit.provider import Check, Level
+from machinekit.record import LOST, RECORD
 from machinekit.store import (
     CA,
     CA_KEY,
@@ -23,8 +24,6 @@ from machinekit.store import (
     CLIENT_KEY,
     HOST_KEY,
     KNOWN_HOSTS,
-    LOST,
-    RECORD,
     SERVER_CERT,
     SERVER_KEY,
     SSH_KEY,

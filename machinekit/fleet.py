@@ -30,7 +30,8 @@ from machinekit.errors import MachinekitError, StoreError, UsageError
 from machinekit.machine import Machine
 from machinekit.pins import Pins, parse_pins
 from machinekit.plan import Action, Change, Plan, Unreadable
-from machinekit.store import LOST, Store
+from machinekit.record import LOST
+from machinekit.store import Store
 from machinekit.wanted import Fleet, Wanted
 from machinekit.work import Progress, Work, run, working_on
 

@@ -1,19 +1,20 @@
 """The state on disk: one directory per machine, atomic writes, one kernel lock per machine.
 
-Only this module knows file names. Reading never writes and never locks.
+Only this module and `record` know file names. Reading never writes and never locks.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from machinekit import record
 from machinekit.errors import NoSuchMachineError, StoreError, UsageError, nearest
 from machinekit.files import PLACE, remove_tree, reported, settle, sync, write
+from machinekit.record import RECORD
 
 TYPE_CHECKING = False  # see cli/command.py
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ LOCK_PATIENCE = 300.0  # seconds to wait for another process that works on the m
 
 # Docker Machine's rule for a machine's name, at most a host name's 63 characters
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9\-.]{0,62}")
-ESSENTIAL = {"name": str, "address": str, "url": str, "tls": bool}  # what is read without loading the whole record
-LOST = "restore it from a backup; machinekit rm -f forgets the machine, machinekit gc finds what is left of it"
-RECORD = "machine.json"
 TIME = "%Y-%m-%dT%H:%M:%SZ"  # how a record has its times, in UTC: they sort as texts
 CA = "ca.pem"
 CLIENT_CERT = "cert.pem"
@@ -98,17 +96,12 @@ class Store:
 
     def read(self, name: str) -> dict[str, Any]:
         """The record as plain data, without loading it whole; raises NoSuchMachineError or StoreError."""
-        data = self._parse(name)
-        for key, kind in ESSENTIAL.items():
-            if not isinstance(data.get(key), kind):
-                raise self._unfit(name, data, f"no {key}")
-        self._check_name(name, data["name"])
-        return data
+        return record.essentials(self._existing(name))
 
     def fleet_of(self, name: str) -> str | None:
         """The fleet that a record names, even one that cannot be loaded; None when it does not tell."""
         try:
-            fleet = self._parse(name).get("fleet", "")
+            fleet = record.parse(self._existing(name)).get("fleet", "")
         except (NoSuchMachineError, StoreError):
             return None
         return fleet if isinstance(fleet, str) else None
@@ -125,59 +118,24 @@ class Store:
         except OSError as error:  # an empty answer would make orphans of all that the store knows
             raise StoreError(f"cannot read {self.machines}: {error.strerror}", PLACE) from None
 
-    def _parse(self, name: str) -> dict[str, Any]:
-        path = self.directory(name) / RECORD
-        try:
-            if not NAME.fullmatch(name) or not path.parent.is_dir():
-                raise self._missing(name)
-            if not os.path.lexists(path):
-                raise StoreError(f"{path.parent} is no machine of ours: it has no {RECORD}", "move it away")
-            if not path.is_file():  # reading a pipe would never end
-                raise StoreError(f"cannot read {path}: it is not a file", LOST)
-            text = path.read_bytes()
-            data = json.loads(text)
-            if b"\\u" in text:
-                json.dumps(data, ensure_ascii=False).encode()  # half a character could not be printed
-        except (OSError, ValueError, RecursionError) as error:
-            raise StoreError(f"cannot read {path}: {error}", LOST) from None
-        if not isinstance(data, dict) or type(data.get("schema")) is not int:
-            raise StoreError(f"{path} is not a machinekit record", LOST)
-        return data
-
-    def _unfit(self, name: str, data: dict[str, Any], why: str) -> StoreError:
-        from machinekit.machine import SCHEMA
-
-        if data["schema"] > SCHEMA:
-            return StoreError(f'machine "{name}" was written by a newer machinekit', "upgrade machinekit")
-        return StoreError(f"{self.directory(name) / RECORD} is not a machinekit record: {why}", LOST)
-
-    def _check_name(self, name: str, recorded: str) -> None:
-        if recorded != name:
-            raise StoreError(
-                f"{self.directory(name)} has the record of another machine, {recorded!a}",
-                f"give the directory the name {recorded!a} again",
-            )
+    def _existing(self, name: str) -> Path:
+        if self.exists(name):
+            return self.directory(name)
+        raise NoSuchMachineError(
+            f'machine "{name}" does not exist{nearest(name, self.names())}',
+            'see "machinekit ls", or make it with "machinekit create"',
+        )
 
     def load(self, name: str) -> Machine:
         """The record; raises NoSuchMachineError or StoreError."""
-        from machinekit.machine import SCHEMA, Machine
-
-        data = self._parse(name)
-        try:
-            if data["schema"] > SCHEMA:
-                raise ValueError("too new")
-            machine = Machine.from_json(data)
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._unfit(name, data, str(error)) from None
-        self._check_name(name, machine.name)
-        return machine
+        return record.load(self._existing(name))
 
     def known_uids(self) -> tuple[set[str], set[str]]:
         """The uids of every record, and the names of the machines whose record does not tell its uid."""
         uids, unreadable = set(), set()
         for name in self.names():
             try:
-                uids.add(str(self._parse(name)["uid"]))
+                uids.add(str(record.parse(self._existing(name))["uid"]))
             except NoSuchMachineError:
                 continue  # removed meanwhile
             except (StoreError, KeyError):
@@ -250,7 +208,7 @@ class Store:
                 remove_tree(left)
             draft.mkdir(mode=0o700)
             try:
-                write(draft / RECORD, _encode(machine), 0o600)
+                write(draft / RECORD, record.encode(machine), 0o600)
                 draft.rename(self.directory(machine.name))
             except OSError:
                 remove_tree(draft)
@@ -259,7 +217,7 @@ class Store:
 
     def save(self, machine: Machine) -> None:
         """Replace the record."""
-        self.write(machine.name, RECORD, _encode(machine))
+        self.write(machine.name, RECORD, record.encode(machine))
 
     def write(self, name: str, file: str, content: bytes) -> None:
         """Replace one file of a machine, wholly or not at all."""
@@ -341,18 +299,6 @@ class Store:
         return locks.held(
             self.fleets / name, f'fleet "{name}"', doing, patience=patience, waiting=waiting, needed=lambda: False
         )
-
-    def _missing(self, name: str) -> NoSuchMachineError:
-        return NoSuchMachineError(
-            f'machine "{name}" does not exist{nearest(name, self.names())}',
-            'see "machinekit ls", or make it with "machinekit create"',
-        )
-
-
-def _encode(machine: Machine) -> bytes:
-    """JSON with a line for each key: with `indent` it takes Python's encoder, which is five times as slow."""
-    lines = (f'  "{key}": {json.dumps(value)}' for key, value in machine.to_json().items())
-    return "{{\n{}\n}}\n".format(",\n".join(lines)).encode()
 
 
 def _is_machine(entry: os.DirEntry[str]) -> bool:

@@ -17,9 +17,10 @@ from machinekit.engine import Facts
 from machinekit.errors import BrokenError, MachinekitError, StoreError
 from machinekit.machine import Instance, Machine, Phase
 from machinekit.provider import Driver
+from machinekit.record import LOST
 from machinekit.setup import parse_setup
 from machinekit.spec import Spec, parse_spec
-from machinekit.store import KNOWN_HOSTS, LOST, SSH_KEY, Store
+from machinekit.store import KNOWN_HOSTS, SSH_KEY, Store
 
 if TYPE_CHECKING:
     from machinekit.ssh import Connection, Host

@@ -6,7 +6,8 @@ import json
 import os
 
 from machinekit.machine import SCHEMA, Machine, Phase
-from machinekit.store import RECORD, Store
+from machinekit.record import RECORD
+from machinekit.store import Store
 
 RECORDS = {
     "empty": "",

@@ -18,6 +18,7 @@ from machinekit.create import create
 from machinekit.errors import MachinekitError
 from machinekit.machine import Machine, Phase, State
 from machinekit.provider import Level
+from machinekit.record import LOST, RECORD
 from machinekit.spec import Spec
 from machinekit.store import (
     CA,
@@ -25,8 +26,6 @@ from machinekit.store import (
     CLIENT_CERT,
     CLIENT_KEY,
     KNOWN_HOSTS,
-    LOST,
-    RECORD,
     SERVER_CERT,
     SERVER_KEY,
     Store,

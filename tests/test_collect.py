@@ -11,7 +11,8 @@ from machinekit import collect
 from machinekit.collect import Row
 from machinekit.errors import NoSuchMachineError
 from machinekit.machine import Machine, State
-from machinekit.store import CA, CLIENT_CERT, CLIENT_KEY, RECORD, Store
+from machinekit.record import RECORD
+from machinekit.store import CA, CLIENT_CERT, CLIENT_KEY, Store
 from tests.providers.fake import FakeCloud, FakeInstance
 from tests.servers import ENGINE_VERSION, Certificates, Server, engine, silent
 

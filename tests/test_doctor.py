@@ -22,8 +22,9 @@ from machinekit.create import create
 from machinekit.errors import MachinekitError, PreCheckError, UsageError
 from machinekit.machine import Machine, Phase, State
 from machinekit.provider import Check, Level
+from machinekit.record import RECORD
 from machinekit.spec import Spec, storable
-from machinekit.store import RECORD, Store
+from machinekit.store import Store
 from tests.broken import SAID, broken
 from tests.conftest import Told
 from tests.providers.fake import FakeCloud, FakeOptions

@@ -14,8 +14,9 @@ from machinekit.errors import DriverError, MachinekitError, PreCheckError, Usage
 from machinekit.fleetwriter import written
 from machinekit.machine import Phase, State
 from machinekit.plan import Action, Difference, Plan
+from machinekit.record import RECORD
 from machinekit.spec import Spec
-from machinekit.store import RECORD, Store
+from machinekit.store import Store
 from machinekit.wanted import Fleet
 from tests.broken import SAID, broken
 from tests.conftest import Told

@@ -9,8 +9,9 @@ from machinekit import dockercontext, gc, lifecycle, locks
 from machinekit.create import create
 from machinekit.errors import DriverError, LockedError, StoreError
 from machinekit.machine import Machine
+from machinekit.record import RECORD
 from machinekit.spec import Spec
-from machinekit.store import RECORD, Store
+from machinekit.store import Store
 from tests.conftest import Told
 from tests.providers.fake import FakeCloud, FakeInstance, FakeOptions, Killed
 

@@ -72,6 +72,7 @@ LAYERS = (
             "dial",
             "host",
             "secret",
+            "record",
             "store",
             "files",
             "dockerapi",

@@ -12,8 +12,9 @@ from machinekit import dockercontext, lifecycle
 from machinekit.create import create
 from machinekit.errors import DriverError, GoneError, LockedError, MachinekitError, NoSuchMachineError, StoreError
 from machinekit.machine import Machine, Phase, State
+from machinekit.record import RECORD
 from machinekit.spec import Spec
-from machinekit.store import RECORD, Store
+from machinekit.store import Store
 from tests.conftest import Told
 from tests.providers.fake import Fake, FakeCloud, FakeInstance, FakeOptions, Killed
 from tests.servers import Server, engine

@@ -12,9 +12,10 @@ import pytest
 
 from machinekit import checkup, converge, create, lifecycle, outfit
 from machinekit.errors import RemoteError, UsageError
+from machinekit.record import RECORD
 from machinekit.setup import NOTHING, Setup, parse_setup
 from machinekit.spec import Spec
-from machinekit.store import RECORD, Store
+from machinekit.store import Store
 from machinekit.work import Work, run, working_on
 from tests.conftest import Told, adopting
 from tests.providers.fake import FakeCloud, FakeOptions

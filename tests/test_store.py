@@ -17,7 +17,8 @@ import pytest
 from machinekit import store as module
 from machinekit.errors import LockedError, NoSuchMachineError, StoreError
 from machinekit.machine import SCHEMA, Machine, Phase, Resource
-from machinekit.store import RECORD, Store, home
+from machinekit.record import RECORD
+from machinekit.store import Store, home
 
 
 def machine(name: str = "node1", **more: Any) -> Machine:

@@ -10,7 +10,8 @@ import pytest
 
 from machinekit.errors import MachinekitError
 from machinekit.machine import Instance, Machine, State
-from machinekit.store import RECORD, SSH_KEY, Store
+from machinekit.record import RECORD
+from machinekit.store import SSH_KEY, Store
 from machinekit.work import Work, run, ssh_host
 from tests.conftest import Told
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from machinekit.machine import Machine
-from machinekit.store import RECORD, Store
+from machinekit.record import RECORD
+from machinekit.store import Store
 from tests.conftest import Cli
 from tests.providers.fake import FakeCloud, FakeInstance
 

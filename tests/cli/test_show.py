@@ -7,7 +7,8 @@ import json
 import pytest
 
 from machinekit.machine import Machine, State
-from machinekit.store import RECORD, Store
+from machinekit.record import RECORD
+from machinekit.store import Store
 from tests.conftest import Cli, Result
 from tests.providers.fake import FakeCloud
 from tests.servers import ENGINE_VERSION
