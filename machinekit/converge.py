@@ -1,4 +1,4 @@
-"""The steps from an instance with an address to an engine that answers over TLS; each changes only what differs."""
+"""The steps from a login to an engine that answers over TLS; each changes only what differs."""
 
 from __future__ import annotations
 
@@ -8,64 +8,17 @@ from pathlib import Path
 import tenacity
 
 from machinekit import carry, certificates, dockerapi, dockercontext, engine, hostkey, outfit, packages, service
-from machinekit.errors import DeadlineError, EngineError, GoneError, PreCheckError, RemoteError
-from machinekit.machine import Instance, Phase, State
-from machinekit.store import KNOWN_HOSTS
-from machinekit.work import COMEBACK, Step, Work
+from machinekit.errors import EngineError, PreCheckError, RemoteError
+from machinekit.machine import Phase
+from machinekit.reach import find_address, wait_for_ssh
+from machinekit.work import Step, Work
 
-ADDRESS = 300.0  # seconds: how long each wait goes on
-BOOT = 600.0  # a first boot without KVM on a busy computer takes minutes
-PROBE = 60.0
+PROBE = 60.0  # seconds: how long each wait goes on
 LOOK = 20.0
 INSTALL = 1200.0
 CONFIGURE = 300.0
 ENGINE = 60.0
 GLANCE = 2.0
-STARTED = "started"  # as a person is told that an instance was stopped and is on now
-
-
-def find_address(work: Work) -> None:
-    """Waiting for an address
-
-    Look at the provider's console; create again goes on from here.
-    """
-    found = work.driver.find()
-    if found is None:
-        raise GoneError(
-            f'the instance of "{work.machine.name}" does not exist any more',
-            f"machinekit rm {work.machine.name}, then create it again",
-        )
-    if found.state in (State.STOPPED, State.PAUSED):
-        work.driver.start()
-        work.changed.append(STARTED)
-    work.place(_poll_address(work, found))
-
-
-def wait_for_ssh(work: Work) -> None:
-    """Waiting for SSH
-
-    The machine's console may tell more.
-    """
-    from machinekit import ssh
-
-    host = work.host
-    patience = _patience(work, ssh.CONNECT)
-    if not host.known_hosts.exists():
-        fingerprints = work.driver.host_keys
-        key = ssh.wait_scan(host, fingerprints, patience)
-        work.write(KNOWN_HOSTS, f"{host.alias} {key}\n".encode())
-        if not fingerprints:
-            work.note(f"pinned the host key seen at first contact: {ssh.fingerprint(key)}")
-    work.connection = ssh.wait_connect(
-        host, patience, newborn=work.newborn, ask=work.progress.ask, told=lambda why: work.part(why.message)
-    )
-
-
-def _patience(work: Work, adopted: float) -> float:
-    """Seconds to wait for a login: as long as a boot may take only where there may be one. `adopted` is a server's."""
-    if not work.driver.capabilities.births:
-        return adopted
-    return BOOT if work.newborn or STARTED in work.changed else COMEBACK
 
 
 def detect_system(work: Work) -> None:
@@ -281,24 +234,3 @@ def _put_in_place(work: Work, files: list[engine.File]) -> None:
 # for a machine that answers where it did last time
 RENEWAL: tuple[Step, ...] = (detect_system, renew_certificates, verify_engine)
 RESTORATION: tuple[Step, ...] = (detect_system, outfit.take_off, restore_settings)
-
-
-def _poll_address(work: Work, found: Instance) -> Instance:
-    def usable(instance: Instance | None) -> bool:
-        return instance is not None and instance.state is State.RUNNING and bool(instance.address)
-
-    if usable(found):
-        return found
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda instance: not usable(instance)),
-        wait=tenacity.wait_exponential(multiplier=0.05, max=5, exp_base=1.5),
-        stop=tenacity.stop_after_delay(ADDRESS),
-    )
-    try:
-        instance = retrying(work.driver.find)
-    except tenacity.RetryError as error:
-        last = error.last_attempt.result()
-        state = last.state if last else "not found"
-        raise DeadlineError(f"no address within {ADDRESS:.0f} s; the instance is {state}") from None
-    assert instance is not None  # noqa: S101 (usable says so)
-    return instance

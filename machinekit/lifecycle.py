@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from machinekit import certificates, converge, dockerapi, dockercontext, drivers, images, outfit
+from machinekit import certificates, converge, dockerapi, dockercontext, drivers, images, outfit, reach
 from machinekit.errors import MachinekitError, StoreError
 from machinekit.machine import Machine, Phase, State
 from machinekit.store import CLIENT_CERT, NAME, SERVER_CERT, Store
@@ -62,7 +62,7 @@ def regenerate_certs(store: Store, name: str, progress: Progress, *, client: boo
             )
         for file in (SERVER_CERT, CLIENT_CERT) if client else (SERVER_CERT,):
             work.delete(file)  # what is missing is issued anew
-        run(work, (converge.find_address, converge.wait_for_ssh, *converge.RENEWAL))
+        run(work, (reach.find_address, reach.wait_for_ssh, *converge.RENEWAL))
         return work.changed
 
 

@@ -249,6 +249,10 @@ class Driver(ABC, Generic[OptionsT]):
     def destroy(self) -> None:
         """Remove the instance; success when there is none."""
 
+    def console(self) -> str:
+        """What the instance's console has shown, or the end of it; empty where the provider does not keep that."""
+        return ""
+
     def release(self, resource: Resource) -> None:
         """Remove one journalled resource; success when it was never made or is gone."""
         raise NotImplementedError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machinekit import converge, engine, packages, reference
+from machinekit import converge, engine, packages, reach, reference
 from machinekit.errors import EngineError, MachinekitError, RemoteError
 from machinekit.store import Store
 from machinekit.work import Progress, Work, run, working_on
@@ -28,7 +28,7 @@ def upgrade(store: Store, name: str, progress: Progress, *, to: str = "") -> lis
             _exchange(work, to)
 
         exchange.__doc__ = _exchange.__doc__
-        before = (converge.find_address, converge.wait_for_ssh, converge.detect_system, converge.install_engine)
+        before = (reach.find_address, reach.wait_for_ssh, converge.detect_system, converge.install_engine)
         run(work, (*before, exchange, converge.detect_system, converge.configure_engine, converge.verify_engine))
         return work.changed
 

@@ -148,6 +148,14 @@ class Aws(Cloud[AwsOptions]):
         action = "StartInstances" if verb == "start" else "StopInstances"
         self.api.driver.ask(action, InstanceId=[node.id], Force=True if verb == "kill" else None)
 
+    def screen(self, node: Node) -> str:
+        """As EC2 has kept it, which may be some minutes old."""
+        from .ec2 import text
+
+        answer = self.api.driver.ask("GetConsoleOutput", InstanceId=node.id)
+        encoded = text(answer, "output")
+        return base64.b64decode(encoded).decode(errors="replace")
+
     def release(self, resource: Resource) -> None:
         """Remove the key pair or the group, as soon as no instance uses it."""
         if resource.kind == KEY_PAIR:

@@ -79,6 +79,10 @@ class Cloud(Account[OptionsT]):
         """Have the cloud start, stop or kill it."""
         {"start": node.start, "stop": node.stop_node, "kill": node.stop_node}[verb]()
 
+    def screen(self, node: Node) -> str:
+        """What its console has shown, as far as the cloud keeps it."""
+        return ""
+
     # --- the contract, by these
 
     @functools.cached_property
@@ -155,6 +159,11 @@ class Cloud(Account[OptionsT]):
     def kill(self) -> None:
         """Cut the power."""
         self._power("kill", State.STOPPED)
+
+    def console(self) -> str:
+        """Of the instance that `find` finds."""
+        mine = self._mine()
+        return self.api.call("read the console", self.screen, mine[0]) if mine else ""
 
     def destroy(self) -> None:
         """Remove every instance with our uid, and wait until none is listed."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 GROUP = "security group"
 FLOATING_IP = "floating IP"
 GROUPS = ("/security-groups", "security_groups")  # where Neutron has them, and under which key
+CONSOLE = 50  # lines of it that are worth reading
 FLOATING_IPS = ("/floatingips", "floatingips")
 
 
@@ -159,6 +160,11 @@ class OpenStack(Cloud[OpenStackOptions]):
         resumed = {"paused": "unpause", "suspended": "resume"}
         action = resumed.get(str(node.state), "os-start") if verb == "start" else "os-stop"
         self.api.driver.act(node, action)
+
+    def screen(self, node: Node) -> str:
+        """Its last lines, as Nova has them."""
+        action = {"os-getConsoleOutput": {"length": CONSOLE}}
+        return str(self.api.driver.ask("compute", "POST", f"/servers/{node.id}/action", action)["output"])
 
     def release(self, resource: Resource) -> None:
         """Remove the group as soon as no server uses it, or the floating IP."""

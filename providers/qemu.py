@@ -35,6 +35,7 @@ SERIAL = "serial.log"
 SOCKET = "qmp.sock"
 NAME_MARK = "machinekit-"
 STORE_MARK = "name=opt/machinekit.store,string="  # for us to find in the command line; the guest has no use for it
+CONSOLE = 8192  # bytes of it that are worth reading
 POWER_OFF = 180.0  # seconds for the system to shut down; an emulated one on a busy computer takes its time
 SIZE = r"^[1-9][0-9]*[MG]$"
 
@@ -175,6 +176,13 @@ class Qemu(Driver[QemuOptions]):
     def kill(self) -> None:
         """Cut the power, even of a process that hangs."""
         processes.kill("-uuid", self.machine.uid)
+
+    def console(self) -> str:
+        """The end of what the serial port has said."""
+        try:
+            return (self.directory / SERIAL).read_bytes()[-CONSOLE:].decode(errors="replace")
+        except OSError:
+            return ""
 
     def destroy(self) -> None:
         """End the process and delete its files."""

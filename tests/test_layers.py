@@ -34,6 +34,7 @@ LAYERS = (
             "upgrade",
             "collect",
             "converge",
+            "reach",
             "certificates",
         ),
         *("doctor", "checkup", "gc", "hostkey", "images", "work"),

@@ -22,6 +22,7 @@ _echoing: list[Any] | None = None  # the terminal's settings from before a quest
 _ASKING = threading.Lock()  # one question at a time
 SLOW = 0.1  # seconds from which a step's duration is worth a line
 OFTEN = 10.0  # seconds between two lines of one step
+STILL = 60.0  # between two that say the same
 
 
 class PlainProgress:
@@ -31,6 +32,7 @@ class PlainProgress:
         self._stream = stream
         self._current: dict[str, str] = {}
         self._told: dict[str, float] = {}
+        self._parts: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -54,9 +56,11 @@ class PlainProgress:
         self.note(machine, text)
 
     def part(self, machine: str, text: str) -> None:
-        """Print it now and then."""
-        if time.monotonic() - self._told[machine] >= OFTEN:
+        """Print it now and then, what is no news less often."""
+        pause = STILL if self._parts.get(machine) == text else OFTEN
+        if time.monotonic() - self._told[machine] >= pause:
             self._told[machine] = time.monotonic()
+            self._parts[machine] = text
             self.note(machine, text)
 
     def done(self, machine: str, seconds: float) -> None:

@@ -44,7 +44,9 @@ def test_how_far_a_step_is_fills_no_pipe(monkeypatch: pytest.MonkeyPatch) -> Non
         assert stream.getvalue() == "a: Finding the image\n"
         monkeypatch.setattr("machinekit.cli.progress.OFTEN", 0)
         shown.part("a", "100 of 100 MB")
-    assert stream.getvalue().splitlines()[1:] == ["a: 100 of 100 MB"]
+        shown.part("a", "100 of 100 MB")  # no news
+        shown.part("a", "closing")
+    assert stream.getvalue().splitlines()[1:] == ["a: 100 of 100 MB", "a: closing"]
 
 
 HOSTILE = "\x1b]0;title\x07 \x1b[2J\r\x9b1A \u202eback\ttab\nline é"

@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from machinekit.providers import calls
 from machinekit.providers.cloud import Cloud
 
-from machinekit import converge, gc, lifecycle
+from machinekit import converge, gc, lifecycle, reach
 from machinekit.create import create
 from machinekit.errors import MachinekitError
 from machinekit.machine import Phase
@@ -199,7 +199,7 @@ def hurry(environment: pytest.MonkeyPatch) -> None:
     environment.setattr(Cloud, "settle", SETTLE)
     environment.setattr(calls, "JITTER", tenacity.wait_none())
     environment.setattr(calls, "PER_SECOND", 1000.0)
-    environment.setattr(converge, "steps", lambda work: (converge.find_address,))
+    environment.setattr(converge, "steps", lambda work: (reach.find_address,))
 
 
 def watch(environment: pytest.MonkeyPatch, connection: Any, name: Callable[..., str]) -> None:

@@ -21,7 +21,7 @@ from machinekit.providers.aws import Aws
 from machinekit.providers.awsoptions import AwsOptions
 from machinekit.providers.cloud import Cloud
 
-from machinekit import cloudinit, converge, drivers, keys
+from machinekit import cloudinit, converge, drivers, keys, reach
 from machinekit.errors import DriverError, PreCheckError, UsageError
 from machinekit.machine import Birth, Machine, Resource, State
 from machinekit.provider import Driver
@@ -88,6 +88,13 @@ class TestAws(DriverContract):
             return drivers.bind(machine_of(options, "contract"), tmp_path, save)
 
         return make
+
+
+def test_the_console_is_read(account: Ec2, bound: Bound) -> None:
+    driver = bound()
+    assert driver.console() == ""
+    _launched(account, driver.machine)
+    assert driver.console().startswith("Linux version 2.6.16-xenU")
 
 
 # --- how often it asks
@@ -454,7 +461,7 @@ def test_the_command_line(account: Ec2, cli: Cli) -> None:
 @pytest.fixture
 def short(environment: pytest.MonkeyPatch) -> None:
     """A create ends when the instance has an address: there is no host behind it."""
-    environment.setattr(converge, "steps", lambda work: (converge.find_address,))
+    environment.setattr(converge, "steps", lambda work: (reach.find_address,))
 
 
 @pytest.mark.usefixtures("short")

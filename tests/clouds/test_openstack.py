@@ -17,7 +17,7 @@ from machinekit.providers import calls
 from machinekit.providers.account import INSTANCE
 from machinekit.providers.openstack import OpenStack
 
-from machinekit import cloudinit, converge, drivers, keys
+from machinekit import cloudinit, converge, drivers, keys, reach
 from machinekit.errors import PreCheckError
 from machinekit.machine import Birth, Machine
 from machinekit.provider import Driver
@@ -398,7 +398,7 @@ def test_any_name_of_a_machine_will_do(
     server: OpenStackServer, cli: Cli, environment: pytest.MonkeyPatch, name: str
 ) -> None:
     """The real one is asked in tests/e2e/test_openstack.py."""
-    environment.setattr(converge, "steps", lambda work: (converge.find_address,))  # there is no host behind it
+    environment.setattr(converge, "steps", lambda work: (reach.find_address,))  # there is no host behind it
     words = ["--openstack-image", "debian-12", "--openstack-flavor", "m1.small", "--openstack-allow", HERE]
     assert cli("create", "-d", "openstack", *words, name).code == 0
     assert cli("status", name).out == "Running\n"

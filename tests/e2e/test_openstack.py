@@ -169,6 +169,7 @@ def test_five_at_once(bound: Bound, birth: Birth) -> None:
         found = [instance for instance in OpenStack.find_all(five).values() if instance]
         assert [instance.state for instance in found] == [State.RUNNING] * 5
         assert len({instance.address for instance in found}) == 5
+        assert five[0].console().startswith("FAKE CONSOLE OUTPUT")  # Nova's own words
         removed(five[0])
         assert [each is None for each in OpenStack.find_all(five).values()] == [True, False, False, False, False]
         list(pool.map(removed, five))

@@ -13,8 +13,8 @@ NAMES = [f"node{number}" for number in range(20)]
 # The command line, but nobody waits for a host: there is none.
 OURS = """
 import sys
-from machinekit import cli, converge
-converge.steps = lambda work: (converge.find_address,)
+from machinekit import cli, converge, reach
+converge.steps = lambda work: (reach.find_address,)
 sys.exit(cli.main())
 """
 THEIRS = """
