@@ -13,6 +13,7 @@ from pathlib import Path
 
 from machinekit import programs
 from machinekit.errors import MachinekitError, PreCheckError
+from machinekit.provider import PRIVATE_SLOT
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +41,22 @@ for what in cryptsetup debug fstab getty gpt-auto hibernate-resume integritysetu
   ln -s /dev/null "$1/etc/systemd/system-generators/systemd-$what-generator"
 done
 """
-_FOR_DISK = """
-printf '[Match]\\nName=en* eth*\\n[Network]\\nDHCP=yes\\n' >"$1/etc/systemd/network/80-dhcp.network"
+# Nobody answers DHCP in a private network: its card has its address from the seed.
+_FOR_DISK = f"""
+cat >"$1/etc/systemd/network/80-dhcp.network" <<END
+[Match]
+Name=en* eth*
+Path=!*:{PRIVATE_SLOT}
+[Network]
+DHCP=yes
+END
 mkdir -p "$1/etc/cloud/cloud.cfg.d"
 cat >"$1/etc/cloud/cloud.cfg.d/90-machinekit.cfg" <<END
 datasource_list: [NoCloud, ConfigDrive, None]
-network: {config: disabled}
+network: {{config: disabled}}
 locale: false
-grub_dpkg: {enabled: false}
-ssh: {emit_keys_to_console: false}
+grub_dpkg: {{enabled: false}}
+ssh: {{emit_keys_to_console: false}}
 END
 echo '/dev/vda / ext4 defaults,discard 0 1' >"$1/etc/fstab"
 chroot "$1" systemctl --quiet enable systemd-networkd.service systemd-resolved.service

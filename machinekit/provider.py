@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from machinekit.machine import Birth, Image, Instance, Machine, Resource
 
 ENGINE_PORT = 2376
+PRIVATE_SLOT = "1e.0"  # of the PCI bus: the card of a private network, by which our system images know it
 
 
 @dataclass(frozen=True)

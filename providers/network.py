@@ -12,6 +12,7 @@ import json
 import re
 
 from machinekit.machine import Machine
+from machinekit.provider import PRIVATE_SLOT
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 # shared address space (RFC 6598): docker's pools and private networks are elsewhere, and by chance fifty machines
@@ -21,9 +22,10 @@ GROUPS = ipaddress.ip_network("239.192.0.0/14")  # for whoever is on the spot (R
 PORTS = range(20000, 30000)
 CARD = "private"
 # systemd-networkd and NetworkManager would ask for DHCP on a card that they find, and drop its address; there is no
-# D-Bus yet to tell them otherwise
+# D-Bus yet to tell them otherwise. Where networkd has taken the card it alone sets the address: when another does so
+# meanwhile, networkd 252 may set it again and again, and hear of nothing else for a quarter of an hour.
 SET_UP = """
-set_up() {{
+configure() {{
   file=$1 service=$2
   shift 2
   if [ -d "${{file%/*}}" ] && [ ! -e "$file" ]; then
@@ -33,12 +35,15 @@ set_up() {{
 }}
 for card in /sys/class/net/*; do
   [ "$(cat "$card/address")" = {mac} ] || continue
-  set_up /etc/systemd/network/10-machinekit.network systemd-networkd.service \\
-    '[Match]' MACAddress={mac} '[Network]' Address={address}
-  set_up /etc/NetworkManager/conf.d/10-machinekit.conf NetworkManager.service \\
-    '[keyfile]' unmanaged-devices+=mac:{mac}
-  ip link set "${{card##*/}}" up
-  ip address replace {address} dev "${{card##*/}}"
+  if grep -qs ^NETWORK_FILE= "/run/systemd/netif/links/$(cat "$card/ifindex")"; then
+    configure /etc/systemd/network/10-machinekit.network systemd-networkd.service \\
+      '[Match]' MACAddress={mac} '[Network]' Address={address}
+  else
+    configure /etc/NetworkManager/conf.d/10-machinekit.conf NetworkManager.service \\
+      '[keyfile]' unmanaged-devices+=mac:{mac}
+    ip link set "${{card##*/}}" up
+    ip address replace {address} dev "${{card##*/}}"
+  fi
 done
 """
 
@@ -62,7 +67,7 @@ def card(name: str, machine: Machine) -> list[str]:
     group, port = GROUPS[number % GROUPS.num_addresses], PORTS[(number >> 32) % len(PORTS)]
     return [
         *["-netdev", f"socket,id={CARD},mcast={group}:{port},localaddr=127.0.0.1"],
-        *["-device", f"virtio-net-pci,netdev={CARD},mac={_mac(machine)}"],
+        *["-device", f"virtio-net-pci,netdev={CARD},mac={_mac(machine)},addr={PRIVATE_SLOT}"],
     ]
 
 

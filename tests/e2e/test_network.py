@@ -26,6 +26,10 @@ def test_virtual_machines_of_one_network_reach_each_other(lab: Lab, cli: Cli) ->
     for name, other in (("a", "b"), ("b", "a")):
         assert greeted(cli, name, peers[other]).startswith("SSH-2.0")
         assert "default via 10.0.2.2" in cli("ssh", name, "ip route")  # the first card is as without a network
+        journal = cli("ssh", name, "sudo journalctl --boot --unit systemd-networkd")
+        assert "ens3: Configuring with" in journal
+        assert "ens30: Configuring" not in journal  # or two would set its address: see providers/network.py
+        assert "Stopping" not in journal
 
     roster = Roster(("a",), ("b",))
     swarm.converge(store, roster, told)

@@ -22,7 +22,7 @@ def machine(uid: str = "a", store: str = "here") -> Machine:
 
 
 def mac(guest: Machine) -> str:
-    found = re.search(r"mac=(\S+)", network.card("lan", guest)[-1])
+    found = re.search(r"mac=([0-9a-f:]+)", network.card("lan", guest)[-1])
     assert found
     return found[1]
 
@@ -76,36 +76,48 @@ def test_frames_reach_the_network_alone() -> None:
 
 @pytest.fixture
 def guest(tmp_path: Path) -> Iterator[Path]:
-    """A guest's /sys/class/net and /etc/systemd/network, and programs that tell what they were called with."""
-    for card, address in (("ens3", "52:54:00:12:34:56"), ("ens5", mac(machine()))):
+    """A guest's folders, and programs that tell what they were called with."""
+    for number, (card, address) in enumerate([("ens3", "52:54:00:12:34:56"), ("ens5", mac(machine()))], 2):
         (tmp_path / "net" / card).mkdir(parents=True)
+        (tmp_path / "net" / card / "ifindex").write_text(f"{number}\n")
         (tmp_path / "net" / card / "address").write_text(f"{address}\n")
-    (tmp_path / "network").mkdir()
-    (tmp_path / "conf.d").mkdir()
+    for folder in ("network", "conf.d", "links"):
+        (tmp_path / folder).mkdir()
     for program in ("ip", "systemctl"):
         (tmp_path / program).write_text(f'#!/bin/sh\necho "{program} $*" >>{tmp_path}/log\n')
         (tmp_path / program).chmod(0o755)
     yield tmp_path
 
 
-def test_the_guest_sets_up_the_second_card(guest: Path) -> None:
+def boot(guest: Path) -> list[str]:
+    """What is called in a boot."""
     config = network.vendor_data(machine())
     assert config.startswith("#cloud-config\n")
     (command,) = json.loads(config.partition("\n")[2])["bootcmd"]
     script = command[-1]
-    for there in ("/sys/class/net", "/etc/systemd/network", "/etc/NetworkManager/conf.d"):
+    for there in ("/sys/class/net", "/etc/systemd/network", "/etc/NetworkManager/conf.d", "/run/systemd/netif/links"):
         script = script.replace(there, str(guest / Path(there).name))
-    for _ in range(2):  # the first boot, and another one
-        subprocess.run([*command[:-1], script], check=True, env={"PATH": f"{guest}:/usr/bin:/bin"})
-    address = f"{network.address(machine())}/10"
-    assert (guest / "log").read_text().splitlines() == [
-        "systemctl try-restart systemd-networkd.service",
-        "systemctl try-restart NetworkManager.service",
-        *2 * ("ip link set ens5 up", f"ip address replace {address} dev ens5"),
-    ]
+    log = guest / "log"
+    log.write_text("")
+    subprocess.run([*command[:-1], script], check=True, env={"PATH": f"{guest}:/usr/bin:/bin"})
+    return log.read_text().splitlines()
+
+
+def test_the_guest_sets_up_the_second_card(guest: Path) -> None:
+    (guest / "links" / "2").write_text("NETWORK_FILE=/etc/systemd/network/80-dhcp.network\n")
+    (guest / "links" / "3").write_text("ADMIN_STATE=unmanaged\n")
+    set_up = ["ip link set ens5 up", f"ip address replace {network.address(machine())}/10 dev ens5"]
+    assert boot(guest) == ["systemctl try-restart NetworkManager.service", *set_up]
+    assert boot(guest) == set_up
+    unmanaged = (guest / "conf.d" / "10-machinekit.conf").read_text()
+    assert unmanaged == f"[keyfile]\nunmanaged-devices+=mac:{mac(machine())}\n"
+    assert list((guest / "network").iterdir()) == []
+
+
+def test_a_card_that_networkd_has_taken_is_set_up_by_it_alone(guest: Path) -> None:
+    (guest / "links" / "3").write_text("NETWORK_FILE=/etc/systemd/network/80-dhcp.network\n")
+    assert boot(guest) == ["systemctl try-restart systemd-networkd.service"]
+    assert boot(guest) == []
     assert (guest / "network" / "10-machinekit.network").read_text().splitlines() == [
-        *("[Match]", f"MACAddress={mac(machine())}", "[Network]", f"Address={address}"),
+        *("[Match]", f"MACAddress={mac(machine())}", "[Network]", f"Address={network.address(machine())}/10"),
     ]
-    assert (
-        guest / "conf.d" / "10-machinekit.conf"
-    ).read_text() == f"[keyfile]\nunmanaged-devices+=mac:{mac(machine())}\n"
