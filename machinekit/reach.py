@@ -69,13 +69,13 @@ def _console_told(work: Work) -> Iterator[None]:
         console = ""
         with suppress(MachinekitError):  # that there is none is no news beside the error
             console = work.driver.console()
-        if lines := last_lines(console):
+        if lines := _last_lines(console):
             told = "\n  ".join(["", "the end of its console:", *lines])
             error.message = reference.redacted(error.message + told)
         raise
 
 
-def last_lines(console: str) -> list[str]:
+def _last_lines(console: str) -> list[str]:
     """The last lines that a console showed, without what a terminal would obey and without the empty ones."""
     lines = (line.rstrip()[:WIDTH] for line in TERMINAL.sub("", console).splitlines())
     return [line for line in lines if line][-LAST_LINES:]
