@@ -10,9 +10,9 @@ from tests.e2e.lab import Cli, Lab
 from tests.e2e.test_swarm import docker, until
 
 
-def greeted(cli: Cli, name: str, address: str, port: int = 22) -> str:
-    """What a machine hears first at an address; empty when nobody answers within seconds."""
-    script = f"timeout 5 bash -c 'exec 3<>/dev/tcp/{address}/{port} && echo >&3 && head -c 20 <&3' || :"
+def greeted(cli: Cli, name: str, address: str, port: int = 22, patience: int = 60) -> str:
+    """What a machine hears first at an address; empty when nobody answers within `patience` seconds."""
+    script = f"timeout {patience} bash -c 'exec 3<>/dev/tcp/{address}/{port} && echo >&3 && head -c 20 <&3' || :"
     return cli("ssh", name, script)
 
 
@@ -43,11 +43,11 @@ def test_virtual_machines_of_one_network_reach_each_other(lab: Lab, cli: Cli) ->
     cli("restart", "b")
     assert store.load("b").peer_address == peers["b"]
     assert greeted(cli, "a", peers["b"]).startswith("SSH-2.0")
-    until(lambda: docker(cli, "a", "node", "inspect", "--format", "{{.Status.State}}", "b") == "ready\n", 120)
+    until(lambda: docker(cli, "a", "node", "inspect", "--format", "{{.Status.State}}", "b") == "ready\n", 300)
     assert swarm.converge(store, roster, told) == []
 
     machine = store.load("b")
     machine.options["network"] = "other"
     store.save(machine)
     cli("restart", "b")
-    assert greeted(cli, "a", peers["b"]) == greeted(cli, "b", peers["a"]) == ""
+    assert greeted(cli, "a", peers["b"], patience=5) == greeted(cli, "b", peers["a"], patience=5) == ""

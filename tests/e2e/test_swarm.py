@@ -54,7 +54,7 @@ def docker(cli: Cli, name: str, *words: str) -> str:
     return run("docker", *words, env=cli.client(name) | {"DOCKER_BUILDKIT": "0"})
 
 
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
+def until(true: Callable[[], bool], seconds: float = 180) -> None:
     """Wait for it."""
     deadline = time.monotonic() + seconds
     while not true():
