@@ -42,7 +42,7 @@ def find_address(work: Work) -> None:
 def wait_for_ssh(work: Work) -> None:
     """Waiting for SSH
 
-    The machine's console may tell more; create again goes on from here.
+    The machine's console may tell more.
     """
     from machinekit import ssh
 
@@ -70,14 +70,14 @@ def _console_told(work: Work) -> Iterator[None]:
         with suppress(MachinekitError):  # that there is none is no news beside the error
             console = work.driver.console()
         if lines := _last_lines(console):
-            told = "\n  ".join(["", "the end of its console:", *lines])
-            error.message = reference.redacted(error.message + told)
+            error.message += "\n  ".join(["", "the end of its console:", *lines])
         raise
 
 
 def _last_lines(console: str) -> list[str]:
-    """The last lines that a console showed, without what a terminal would obey and without the empty ones."""
-    lines = (line.rstrip()[:WIDTH] for line in TERMINAL.sub("", console).splitlines())
+    """The last lines that a console showed, without secrets, empty lines, and what a terminal would obey."""
+    shown = reference.redacted(TERMINAL.sub("", console))  # before a line is cut: half a secret would stay
+    lines = (line.rstrip()[:WIDTH] for line in shown.splitlines())
     return [line for line in lines if line][-LAST_LINES:]
 
 

@@ -35,7 +35,7 @@ SERIAL = "serial.log"
 SOCKET = "qmp.sock"
 NAME_MARK = "machinekit-"
 STORE_MARK = "name=opt/machinekit.store,string="  # for us to find in the command line; the guest has no use for it
-CONSOLE = 8192  # bytes of it that are worth reading
+CONSOLE = 65536  # bytes of it that are worth reading
 POWER_OFF = 180.0  # seconds for the system to shut down; an emulated one on a busy computer takes its time
 SIZE = r"^[1-9][0-9]*[MG]$"
 

@@ -52,7 +52,9 @@ def test_the_end_of_the_console_is_told(work: Work, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TOKEN", "s3cret")
     reference.resolve("env:TOKEN", "here")
     lines = [f"line {number}" for number in range(99)]
-    said = "\r\n".join([*lines, "", "\x1b[0;1;31mFAILED\x1b[0m with s3cret \x1b]0;title\x07", "x" * 999, "  "])
+    said = "\r\n".join(
+        [*lines, "", "\x1b[0;1;31mFAILED\x1b[0m with s3cret \x1b]0;title\x07", "x" * 157 + "s3cret" * 99, "  "]
+    )
     work.write(SERIAL, said.encode() + b"\xff")
     with pytest.raises(UnreachableError) as caught:
         reach.wait_for_ssh(work)
@@ -60,7 +62,7 @@ def test_the_end_of_the_console_is_told(work: Work, monkeypatch: pytest.MonkeyPa
     assert why == "127.0.0.1:1 refuses the connection"
     assert told[0].strip() == "the end of its console:"
     assert [line.strip() for line in told[1:4]] == ["line 87", "line 88", "line 89"]
-    assert [line.strip()[:160] for line in told[-3:]] == ["FAILED with ***", "x" * 160, "\ufffd"]
+    assert [line.strip()[:160] for line in told[-3:]] == ["FAILED with ***", "x" * 157 + "***", "\ufffd"]
 
 
 def test_a_console_that_cannot_be_had_hides_nothing(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
