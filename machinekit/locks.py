@@ -19,6 +19,9 @@ from pathlib import Path
 from machinekit.errors import LockedError, StoreError
 
 POLL = 0.05  # seconds between two tries
+# A lock's descriptor is at least this: the low ones are the programs', since a shell may know those of one digit only
+# (POSIX, Shell Command Language 2.7), which mmdebstrap's needs one of
+HIGH = 64
 
 
 @contextmanager
@@ -118,7 +121,7 @@ def _tried(path: Path) -> int | None:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_at(path, descriptor):
-                    return descriptor
+                    return _moved(descriptor)
             except BlockingIOError:
                 if _is_at(path, descriptor):
                     os.close(descriptor)
@@ -126,6 +129,13 @@ def _tried(path: Path) -> int | None:
             os.close(descriptor)  # its holder has deleted it: the next one to come makes it anew
     except OSError as error:
         raise StoreError(f"cannot lock {path}: {error.strerror}", "check the disk's space and permissions") from None
+
+
+def _moved(descriptor: int) -> int:
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH)
+    finally:
+        os.close(descriptor)
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

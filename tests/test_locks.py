@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -131,3 +131,13 @@ def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
     lock = tmp_path / "file" / "lock"
     with pytest.raises(StoreError, match="cannot lock"), locks.held(lock, "it", "rm", patience=0):
         pass
+
+
+def test_programs_have_the_low_descriptors_for_themselves(tmp_path: Path) -> None:
+    with ExitStack() as held:
+        for number in range(9):
+            held.enter_context(locks.held(tmp_path / str(number), "it", "apply", patience=0))
+        said = programs.run(["sh", "-c", "ls /proc/$$/fd"]).stdout.split()
+    inherited = {int(each) for each in said}
+    assert len([each for each in inherited if each >= locks.HIGH]) == 9
+    assert inherited.isdisjoint(range(3, 10))
