@@ -189,7 +189,8 @@ def _explained(host: Host, transport: paramiko.Transport, way: dial.Way, patienc
     try:
         yield
     except (paramiko.SSHException, OSError, EOFError) as error:
-        transport.close()  # and with it a proxy's command, which then has said why
+        transport.close()
+        way.close()  # which the transport's thread may be at; only then has a proxy's command said why
         raise _explanation(host, way, patience, error) from None
 
 

@@ -251,6 +251,7 @@ def test_nobody_behind_the_jump_host(behind: ssh.Host) -> None:
         ("no-such-program %h", WrongAddressError, "not found"),
         ("sh -c 'exit 3'", UnreachableError, "exit code 3"),
         ("echo out of order >&2; false", UnreachableError, "out of order"),
+        ("<&- >&- sh -c 'sleep 0.5; echo at last >&2; false'", UnreachableError, "at last"),
         ("sleep 60", UnreachableError, "nothing comes through"),
     ],
 )
