@@ -16,6 +16,8 @@ PLACE = "machines are kept where -s, $MACHINEKIT_HOME or $MACHINE_STORAGE_PATH s
 
 def settle(home: Path, *folders: Path) -> None:
     """Have the store's home directory and folders of it, for their owner alone."""
+    if folders and all(map(os.path.isdir, folders)):
+        return
     with reported(f"cannot keep machines in {home}", PLACE):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` get another mode
         for folder in folders:

@@ -7,6 +7,7 @@ descriptors of our locks (see programs.run), so whoever comes next waits for the
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import socket
@@ -114,8 +115,9 @@ def _acquired(path: Path, what: str, patience: float, waiting: Callable[[str], N
 def _tried(path: Path) -> int | None:
     """The descriptor that holds the lock, or None when another one does."""
     try:
-        path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` get another mode
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` get another mode
+            path.parent.mkdir(mode=0o700, exist_ok=True)
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
@@ -151,7 +153,7 @@ def _sign(descriptor: int, doing: str) -> None:
         os.ftruncate(descriptor, 0)
         if doing:
             since = time.strftime("%Y-%m-%d %H:%M:%S")
-            holder = _Holder(doing, os.getpid(), _born(os.getpid()), socket.gethostname(), since)
+            holder = _Holder(doing, os.getpid(), _our_birth(os.getpid()), socket.gethostname(), since)
             os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
 
 
@@ -168,3 +170,6 @@ def _born(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]  # proc(5)
     except OSError:
         return ""
+
+
+_our_birth = functools.cache(_born)  # by pid: a fork is another process

@@ -43,7 +43,6 @@ KNOWN_HOSTS = "known_hosts"
 ID = "store-id"
 ID_DRAFT = ".store-id-"  # and something unique
 DRAFT = ".draft-"  # and the machine's name: not yet a machine
-REMOVED = ".removed-"  # no longer one
 
 
 def home(given: str = "") -> Path:
@@ -65,6 +64,7 @@ class Store:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.machines = home / "machines"
+        self.removed = home / "removed"  # no machines any more; empty but for a moment, so that sweeping it is cheap
         self.images = home / "images"
         self.locks = home / "locks"
         self.fleets = home / "fleets"  # locks too
@@ -73,11 +73,13 @@ class Store:
 
     def names(self) -> list[str]:
         """Every machine's name, numbers in natural order."""
-        return sorted((entry.name for entry in self._entries() if _is_machine(entry)), key=_natural)
+        return sorted((entry.name for entry in _entries(self.machines) if _is_machine(entry)), key=_natural)
 
     def strangers(self) -> list[str]:
         """What else lies among the machines and is not ours: files, and names that no machine can have."""
-        return sorted(entry.name for entry in self._entries() if entry.name[0] != "." and not _is_machine(entry))
+        return sorted(
+            entry.name for entry in _entries(self.machines) if entry.name[0] != "." and not _is_machine(entry)
+        )
 
     def exists(self, name: str) -> bool:
         """Whether the name is taken."""
@@ -109,14 +111,6 @@ class Store:
     def has_record(self, name: str) -> bool:
         """Whether there is one, readable or not."""
         return self.exists(name) and os.path.lexists(self.directory(name) / RECORD)
-
-    def _entries(self) -> list[os.DirEntry[str]]:
-        try:
-            return list(os.scandir(self.machines))
-        except FileNotFoundError:
-            return []
-        except OSError as error:  # an empty answer would make orphans of all that the store knows
-            raise StoreError(f"cannot read {self.machines}: {error.strerror}", PLACE) from None
 
     def _existing(self, name: str) -> Path:
         if self.exists(name):
@@ -157,14 +151,14 @@ class Store:
 
     def leftovers(self) -> list[tuple[str, Path]]:
         """What killed commands left, each with the name of the machine whose lock guards it; empty for nobody's."""
-        names = {entry.name.removeprefix(DRAFT).removeprefix(REMOVED) for entry in self._entries()}
-        names |= {path.name for path in self.locks.glob("*")}
+        names = {entry.name.removeprefix(DRAFT) for entry in _entries(self.machines)}
+        names |= {entry.name for folder in (self.removed, self.locks) for entry in _entries(folder)}
         found = [(name, path) for name in names for path in self.leftovers_of(name)]
         return sorted(found + [("", path) for path in self._drafts_of_id()])
 
     def leftovers_of(self, name: str) -> list[Path]:
         """What killed commands left of one machine."""
-        found = [self.machines / f"{DRAFT}{name}", self.machines / f"{REMOVED}{name}"]
+        found = [self.machines / f"{DRAFT}{name}", self.removed / name]
         found += self.directory(name).glob(".*.draft") if self.exists(name) else [self.locks / name]
         return [path for path in found if path.exists()]
 
@@ -203,8 +197,7 @@ class Store:
         draft = self.machines / f"{DRAFT}{machine.name}"
         settle(self.home, self.machines)
         with reported(f'cannot write the record of "{machine.name}"'):
-            graves = [entry.path for entry in self._entries() if entry.name.startswith(REMOVED)]
-            for left in (draft, *map(Path, graves)):  # of commands that were killed
+            for left in (draft, *map(Path, _entries(self.removed))):  # of commands that were killed
                 remove_tree(left)
             draft.mkdir(mode=0o700)
             try:
@@ -246,8 +239,9 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Forget a machine and every file of it."""
+        settle(self.home, self.removed)
         with reported(f"cannot remove {self.directory(name)}"):
-            grave = self.machines / f"{REMOVED}{name}"
+            grave = self.removed / name
             remove_tree(grave)  # of a remove that was killed
             if self.exists(name):
                 self.directory(name).rename(grave)
@@ -259,7 +253,7 @@ class Store:
         left = [path for path in self.leftovers_of(name) if path.parent != self.locks]
         for path in [*left, *self._drafts_of_id()]:
             self.sweep(path)
-        return self.machines / f"{REMOVED}{name}" in left
+        return self.removed / name in left
 
     def sweep(self, left: Path) -> None:
         """Delete one of the `leftovers`; success when it is gone."""
@@ -299,6 +293,15 @@ class Store:
         return locks.held(
             self.fleets / name, f'fleet "{name}"', doing, patience=patience, waiting=waiting, needed=lambda: False
         )
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return list(os.scandir(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as error:  # an empty answer would make orphans of all that the store knows
+        raise StoreError(f"cannot read {folder}: {error.strerror}", PLACE) from None
 
 
 def _is_machine(entry: os.DirEntry[str]) -> bool:

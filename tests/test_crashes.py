@@ -140,7 +140,8 @@ class Crashes(RuleBasedStateMachine):
             assert (self.cloud.instances, self.cloud.disks) == ({}, {})
             left = {str(path.relative_to(self.home)) for path in self.home.rglob("*")}
             docker = {"docker", "docker/config.json", "docker/contexts", "docker/contexts/meta", "docker/contexts/tls"}
-            assert left <= {"store", "store/store-id", "store/machines", "store/locks"} | docker
+            folders = {f"store/{folder}" for folder in ("machines", "removed", "locks")}
+            assert left <= {"store", "store/store-id"} | folders | docker
         finally:
             shutil.rmtree(self.home)
 

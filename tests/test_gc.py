@@ -168,7 +168,7 @@ def test_another_machine_of_the_same_name(store: Store, machine: Machine, cloud:
 def test_leftovers_of_killed_commands(store: Store, machine: Machine) -> None:
     left = [
         store.machines / ".draft-node2",
-        store.machines / ".removed-node3",
+        store.removed / "node3",
         store.directory("node1") / f".{RECORD}.draft",
         store.images / "disk" / ".draft-debian-12-abc_d123",
         store.locks / "node4",
@@ -176,13 +176,13 @@ def test_leftovers_of_killed_commands(store: Store, machine: Machine) -> None:
     ]
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir() if path.name.startswith((".draft-", ".removed-")) else path.touch()
-    for link in (store.machines / ".removed-link", store.machines / ".draft-not a name"):
+        path.mkdir() if path.name.startswith(".draft-") or path.parent == store.removed else path.touch()
+    for link in (store.removed / "link", store.machines / ".draft-not a name"):
         link.symlink_to(store.directory("node1"))
     with store.lock("node1", "provision", print), store.lock("node3", "rm", print):
         assert [each.what for each in gc.find(store, []).garbage] == [
             str(left[5]),
-            str(store.machines / ".removed-link"),
+            str(store.removed / "link"),
             str(left[0]),
             str(left[4]),
             str(left[3]),

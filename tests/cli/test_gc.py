@@ -70,8 +70,8 @@ def test_what_is_only_listed(cli: Cli, lost: Machine, cloud: FakeCloud, words: l
 
 
 def test_a_dry_run_changes_nothing(cli: Cli, store: Store, made: Machine, lost: Machine) -> None:
-    for folder in (store.machines / ".draft-node2", store.machines / ".removed-node3", store.locks):
-        folder.mkdir(exist_ok=True)
+    for folder in (store.machines / ".draft-node2", store.removed / "node3", store.locks):
+        folder.mkdir(parents=True, exist_ok=True)
     (store.locks / "node4").touch()
     before = {str(path): path.lstat().st_mtime_ns for path in store.home.rglob("*")}
     first = cli("gc", "-n", "-d", "fake")
@@ -79,7 +79,7 @@ def test_a_dry_run_changes_nothing(cli: Cli, store: Store, made: Machine, lost: 
     assert cli("gc", "-n", "-d", "fake") == first
     assert {str(path): path.lstat().st_mtime_ns for path in store.home.rglob("*")} == before
     assert cli("gc", "-y", "-d", "fake").code == 0
-    assert list(store.machines.iterdir()) == list(store.locks.iterdir()) == []
+    assert [*store.machines.iterdir(), *store.removed.iterdir(), *store.locks.iterdir()] == []
 
 
 @pytest.mark.parametrize("words", [["-y"], ["-y", "--json"]])

@@ -55,7 +55,7 @@ GONE_ON: list[tuple[At, str, At, At]] = [  # killed in create, in a later comman
     (
         ("after", 2, "script"),
         *("restart", ("after", 1, "start docker start")),
-        ("after", 1, "rename {0} .removed-{0}"),
+        ("after", 1, "rename {0} {0}"),
     ),
 ]
 
@@ -168,7 +168,7 @@ def test_qemu(lab: Lab, cli: Cli) -> None:
     cli(*create, "vm")
     cli("env", "vm")
     assert len(find("-uuid", uid)) == 1
-    killed(cli, ("before", 1, "rename {0} .removed-{0}"), "rm", "-y", "vm")
+    killed(cli, ("before", 1, "rename {0} {0}"), "rm", "-y", "vm")
     cli("rm", "-y", "vm")
     assert find("-uuid", uid) == []
     check_nothing_is_left(lab, cli, at_engine(lab))
