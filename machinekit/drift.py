@@ -16,6 +16,7 @@ from machinekit.work import Work
 
 HOSTS = 64  # asked at once
 ENGINE_VERSION = "engine.version"
+ENGINE_PACKAGES = "engine.packages"
 
 
 def look(store: Store, machines: Sequence[Machine]) -> dict[str, list[Difference]]:
@@ -72,6 +73,8 @@ def _host(work: Work) -> Iterator[Difference]:
         return
     if work.spec.version and (departure := packages.departure(work.spec, facts)):
         yield Difference(ENGINE_VERSION, departure, work.spec.version)
+    if others := packages.other_companions(work.spec, facts):
+        yield Difference(ENGINE_PACKAGES, others, list(work.spec.packages))
     if facts.active != "yes":
         yield Difference("engine", "stopped", "running")
     if machine.renewal_due and machine.renewal_due <= datetime.now(UTC).strftime(TIME):

@@ -12,6 +12,7 @@ from typing import Any
 from machinekit import daemonjson, service
 from machinekit.errors import EngineError
 from machinekit.render import render, static
+from machinekit.settings import COMPANIONS
 from machinekit.spec import Spec
 
 DAEMON_JSON = daemonjson.FILE
@@ -35,6 +36,7 @@ class Facts:
     init: str = ""
     dockerd: str = ""
     package: str = ""  # the one that the engine came in, and its version
+    beside: dict[str, str] = field(default_factory=dict)  # the versions of COMPANIONS
     active: str = "no"
     containers: str = "0"  # that run
     exec_start: str = ""
@@ -76,7 +78,7 @@ class File:
 
 def probe_script() -> str:
     """The script whose output `parse_facts` reads."""
-    return static("engine/init.sh") + static("engine/probe.sh")
+    return f"companions='{' '.join(COMPANIONS)}'\n" + static("engine/init.sh") + static("engine/probe.sh")
 
 
 def parse_facts(lines: list[str]) -> Facts:
@@ -89,6 +91,8 @@ def parse_facts(lines: list[str]) -> Facts:
             continue
         if key.startswith("sha256 "):
             facts.files[key.removeprefix("sha256 ")] = value
+        elif key.startswith("beside "):
+            facts.beside[key.removeprefix("beside ")] = value
         elif key.startswith("free "):
             if _is_number(value):
                 facts.free[f"/{key.removeprefix('free ')}"] = int(value) // 1024

@@ -181,15 +181,17 @@ def _change(store: Store, change: Change, wanted: Wanted, progress: Progress) ->
         change.check(work.machine)
         work.driver.options = wanted.options
         work.previous = work.spec
-        work.spec = wanted.spec.model_copy(update={"version": work.spec.version})  # another one is upgrade's to install
+        there = {"version": work.spec.version, "packages": work.spec.packages}  # others are upgrade's to install
+        work.spec = wanted.spec.model_copy(update=there)
         outfit.change(work, wanted.setup)
         run(work, converge.steps(work))
         work.machine.spec = work.spec.model_dump(mode="json")
         work.machine.pins = wanted.pins.on(Pins(**work.machine.pins)).to_json()
         work.save()
         done = work.changed
-    if any(each.what == drift.ENGINE_VERSION for each in change.differences):
-        done += upgrade.upgrade(store, wanted.name, progress, to=wanted.spec.version or packages.LATEST)
+    if any(each.what in (drift.ENGINE_VERSION, drift.ENGINE_PACKAGES) for each in change.differences):
+        to, beside = wanted.spec.version or packages.LATEST, wanted.spec.packages
+        done += upgrade.upgrade(store, wanted.name, progress, to=to, beside=beside)
     return done
 
 

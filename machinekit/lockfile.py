@@ -151,7 +151,13 @@ def _flat(data: dict[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _engine(spec: Spec) -> dict[str, str]:
-    values = {"source": spec.engine, "version": spec.version, "repository": spec.repository, "url": spec.install_url}
+    values = {
+        "source": spec.engine,
+        "version": spec.version,
+        "packages": " ".join(spec.packages),
+        "repository": spec.repository,
+        "url": spec.install_url,
+    }
     return {key: value for key, value in values.items() if value}
 
 

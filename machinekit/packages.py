@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from machinekit.engine import Facts
 from machinekit.errors import EngineError, UsageError
@@ -61,30 +62,46 @@ LATEST = "latest"  # instead of a version: whatever is newest, now and later
 NEAREST = 5  # versions that an error names
 
 
-def install_script(spec: Spec, facts: Facts, version: str = "", *, held: bool = False) -> str:
-    """The script that installs the engine, in `version` as `choose` found it.
+def install_script(
+    spec: Spec,
+    facts: Facts,
+    version: str = "",
+    *,
+    held: bool = False,
+    released: Iterable[str] = (),
+    beside: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """The script that installs the engine, in `version` as `choose` found it, with the versions `beside` it.
 
-    With `held` the package manager is told to leave that version alone. Raises UsageError when the system is not
-    one that we know how to serve.
+    With `held` the package manager is told to leave alone what the spec has versions of; `released` are packages that
+    it has been told so of before. Raises UsageError when the system is not one that we know how to serve.
     """
     if spec.engine == "script":
         script = render("engine/script.sh.j2", url=spec.install_url)
     else:
         system, names, settings = _source(spec, facts)
+        pinned = companions(spec)
+        beside = {**pinned, **beside}
         words = [system.pinned.format(name, version) for name in names] if version else list(names)
+        words += [system.pinned.format(*package) for package in beside.items()]
         if spec.engine == "docker":
-            words += DOCKER_BESIDE
-        script = _prelude(system) + render("engine/install.sh.j2", names=names, words=words, held=held, **settings)
+            words += [name for name in DOCKER_BESIDE if name not in beside]
+        kept = [*names, *pinned] if held else []
+        released = dict.fromkeys([*names, *beside, *released])
+        install = render("engine/install.sh.j2", words=words, kept=kept, released=released, **settings)
+        script = _prelude(system) + install
     script = proxies(spec) + script
     # the marker outlives an installation that is cut off, whose half-unpacked dockerd is no engine
     marker = "mkdir -p /var/lib/machinekit\n: >/var/lib/machinekit/installing\n"
     return f"set -e\n{marker}( {script})\nrm /var/lib/machinekit/installing\n"
 
 
-def hold_script(spec: Spec, facts: Facts) -> str:
-    """The script that tells the package manager to leave the version alone that is there."""
+def hold_script(spec: Spec, facts: Facts, released: Iterable[str] = ()) -> str:
+    """The script that tells the package manager to leave alone the versions that are there, but not the `released`."""
     system, names, _ = _source(spec, facts)
-    return f"( {_prelude(system)}packages_hold {shlex.join(names)} )\n"
+    names = (*names, *companions(spec))
+    release = shlex.join(["packages_release", *dict.fromkeys([*names, *released])])
+    return f"( {_prelude(system)}{release}\npackages_hold {shlex.join(names)} )\n"
 
 
 def offers_script(spec: Spec, facts: Facts) -> str:
@@ -157,12 +174,23 @@ def installed(spec: Spec, facts: Facts) -> bool:
     return bool(facts.dockerd)
 
 
+def companions(spec: Spec) -> dict[str, str]:
+    """The exact versions of the packages beside the engine's, as far as they were asked for."""
+    return dict(package.split("=", 1) for package in spec.packages)
+
+
+def other_companions(spec: Spec, facts: Facts) -> list[str]:
+    """Those that are there in another version, each as NAME=VERSION; of one that is missing the version is "none"."""
+    there = {name: facts.beside.get(name, "none") for name in companions(spec)}
+    return [f"{name}={there[name]}" for name, version in companions(spec).items() if there[name] != version]
+
+
 def is_of_another_version(spec: Spec, facts: Facts) -> bool:
     """Whether the engine is from the source that was asked for, and not in the version."""
     package, _, version = facts.package.partition(" ")
-    if not spec.version or not facts.dockerd:
+    if not spec.version or not facts.dockerd or package not in _source(spec, facts)[1]:
         return False
-    return package in _source(spec, facts)[1] and not is_version(spec.version, version)
+    return not is_version(spec.version, version) or bool(other_companions(spec, facts))
 
 
 def departure(spec: Spec, facts: Facts) -> str:
@@ -175,6 +203,12 @@ def departure(spec: Spec, facts: Facts) -> str:
     if (spec.engine == "docker") is not (package == DOCKER[0]):
         return f"the engine on the host is {_engine(facts)}, which is not from --engine {spec.engine}"
     return ""
+
+
+def departure_beside(spec: Spec, facts: Facts) -> str:
+    """The same of the packages beside the engine's."""
+    others = other_companions(spec, facts)
+    return f"beside the engine on the host is {', '.join(others)}, not {', '.join(spec.packages)}" if others else ""
 
 
 def version_there(spec: Spec, facts: Facts) -> str:

@@ -98,6 +98,7 @@ class _Witness:
     wanted: Wanted
     image: str
     engine: str
+    beside: Mapping[str, str]
     roles: Mapping[str, RoleFound]
 
 
@@ -105,11 +106,13 @@ def _resolved(store: Store, wanted: Wanted, asked: Asked, witnesses: Sequence[_W
     progress.step(wanted.group, "Resolving what floats")
     like = [each for each in witnesses if _kind_of(each.wanted) == _kind_of(wanted)]
     like = [each for each in like if each.wanted.group == wanted.group] or like
+    engine = _engine(wanted, like, progress)
     return Group(
         asked=asked,
         options=drivers.load(wanted.driver).pinned(wanted.options),
         image=_image(store, wanted, like, progress),
-        engine=_engine(wanted, like, progress),
+        engine=engine,
+        packages={} if wanted.spec.packages else _beside([each for each in like if engine and each.engine == engine]),
         roles={use.name: {VERSION: _role_version(wanted, use, like)} for use in wanted.setup.roles if _floating(use)},
     )
 
@@ -131,8 +134,9 @@ def _witnesses(store: Store, fleet: Fleet, groups: Sequence[Wanted], progress: P
         except MachinekitError as error:
             progress.note(machine.name, f"cannot be asked: {error.message}")
             return None
-        engine = work.facts.package.partition(" ")[2]
-        return _Witness(known[machine.name], machine.image.rpartition("/")[2], engine, work.carried.roles)
+        facts, image = work.facts, machine.image.rpartition("/")[2]
+        engine = facts.package.partition(" ")[2]
+        return _Witness(known[machine.name], image, engine, facts.beside, work.carried.roles)
 
     with ThreadPoolExecutor(HOSTS) as pool:
         return [found for found in pool.map(ask, ours) if found]
@@ -170,6 +174,12 @@ def _engine(wanted: Wanted, like: Sequence[_Witness], progress: Progress) -> str
         if version != newest:
             progress.note(wanted.group, f"{name} has the engine {version}; {newest} is locked")
     return newest
+
+
+def _beside(like: Sequence[_Witness]) -> dict[str, str]:
+    """The newest version of each package that machines with one engine have beside it."""
+    names = sorted({name for each in like for name in each.beside})
+    return {name: packages.newest(each.beside[name] for each in like if name in each.beside) for name in names}
 
 
 def _image(store: Store, wanted: Wanted, like: Sequence[_Witness], progress: Progress) -> PinnedImage | None:

@@ -11,6 +11,7 @@ from machinekit import packages, roles
 from machinekit.errors import StoreError, UntrustedError, UsageError
 from machinekit.machine import Image
 from machinekit.provider import Options
+from machinekit.settings import VersionByPackage
 from machinekit.setup import RoleUse, Setup, problems
 from machinekit.spec import VERSION, Spec
 
@@ -42,7 +43,7 @@ class PinnedImage(BaseModel):
 
 
 class Pins(BaseModel):
-    """What is exact: options of the driver, the image, the version of the engine's package, options of roles.
+    """What is exact: options of the driver, the image, versions of the engine's packages, options of roles.
 
     The first two count for a machine that is born, the others for one that is there, too.
     """
@@ -52,6 +53,7 @@ class Pins(BaseModel):
     options: dict[str, str] = {}
     image: PinnedImage | None = None
     engine: str = Field(default="", pattern=VERSION, description="the version of the engine's package")
+    packages: VersionByPackage = {}
     roles: dict[str, dict[str, str]] = {}
 
     def to_json(self) -> dict[str, Any]:
@@ -63,9 +65,10 @@ class Pins(BaseModel):
         return dataclasses.replace(options, **self.options)
 
     def of_spec(self, spec: Spec) -> Spec:
-        """The engine's settings with the version, unless the file has come to want another one."""
+        """The engine's settings with the versions, unless the file has come to want another one."""
         fits = self.engine and (not spec.version or packages.is_version(spec.version, self.engine))
-        return spec.model_copy(update={"version": self.engine}) if fits else spec
+        beside = spec.packages or tuple(f"{name}={version}" for name, version in self.packages.items())
+        return spec.model_copy(update={"version": self.engine, "packages": beside}) if fits else spec
 
     def of_setup(self, setup: Setup) -> Setup:
         """The setup with the versions of its roles, where the file leaves them open."""

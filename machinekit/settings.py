@@ -24,6 +24,9 @@ FLAGS_ONLY = {
 }
 # https://docs.docker.com/engine/manage-resources/labels/#key-format-recommendations
 RESERVED = ("com.docker.", "io.docker.", "org.dockerproject.")
+# packages that come with an engine's and have versions of their own
+COMPANIONS = ("containerd.io", "docker-buildx-plugin", "containerd", "runc", "docker-cli")
+PACKAGE_VERSION = r"[0-9][0-9A-Za-z.:~+_-]*"
 HOST = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
 
 
@@ -49,6 +52,18 @@ def _label(value: str) -> None:
     _pair(value)
     if value.startswith(RESERVED):
         raise ValueError(f"{value!r}: names that start with {', '.join(RESERVED)} are Docker's own")
+
+
+def _package(value: str) -> None:
+    name, _, version = value.partition("=")
+    if name not in COMPANIONS or not re.fullmatch(PACKAGE_VERSION, version):
+        raise ValueError(f"{value!r} is not NAME=VERSION with one of the names {', '.join(COMPANIONS)}")
+
+
+def _packages(versions: dict[str, str]) -> dict[str, str]:
+    for name, version in versions.items():
+        _package(f"{name}={version}")
+    return versions
 
 
 def _variable(value: str) -> None:
@@ -161,6 +176,8 @@ def _storage_driver(value: str) -> str:
 
 DockerdOptions = Annotated[tuple[str, ...], _each(_dockerd_option)]
 EngineLabels = Annotated[tuple[str, ...], _each(_label)]
+PackageVersions = Annotated[tuple[str, ...], _each(_package)]
+VersionByPackage = Annotated[dict[str, str], AfterValidator(_packages)]
 Variables = Annotated[tuple[str, ...], _each(_variable)]
 HostNames = Annotated[tuple[str, ...], _each(_host_name)]
 InsecureRegistries = Annotated[tuple[str, ...], _each(_insecure_registry)]

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from machinekit.errors import UsageError, nearest
 from machinekit.provider import Driver, Options
 from machinekit.settings import (
+    PACKAGE_VERSION,
     DockerdOptions,
     EngineLabels,
     File,
@@ -24,6 +25,7 @@ from machinekit.settings import (
     Hosts,
     InsecureRegistries,
     Mirrors,
+    PackageVersions,
     Proxy,
     StorageDriver,
     Variables,
@@ -31,7 +33,7 @@ from machinekit.settings import (
 )
 from machinekit.store import NAME
 
-VERSION = r"^([0-9][0-9A-Za-z.:~+_-]*)?$"  # of a package, or nothing
+VERSION = f"^({PACKAGE_VERSION})?$"
 
 
 def check_name(name: str) -> str:
@@ -58,6 +60,9 @@ class Spec(BaseModel):
         default="",
         pattern=VERSION,
         description="exact version, held against upgrades, such as 29.1.2 (--engine docker or distro)",
+    )
+    packages: PackageVersions = Field(
+        default=(), description="exact version of a package beside the engine's, such as containerd.io=2.2.1-1"
     )
     repository: WebAddress = Field(
         default="", description="base URL of a mirror of Docker's repository (--engine docker)"
@@ -98,6 +103,8 @@ class Spec(BaseModel):
             raise ValueError("--engine script needs --engine-install-url")
         if self.version and self.engine not in ("distro", "docker"):
             raise ValueError("--engine-version goes with --engine distro or docker")
+        if self.packages and not self.version:
+            raise ValueError("--engine-package goes with --engine-version")
         if (self.repository or self.key_fingerprint) and self.engine != "docker":
             raise ValueError("--engine-repository and --engine-key-fingerprint go with --engine docker")
         if bool(self.tls_ca_cert) is not bool(self.tls_ca_key):

@@ -24,6 +24,7 @@ import paramiko
 from machinekit import keys
 from machinekit.engine import DAEMON_JSON
 from machinekit.remote import _pump
+from machinekit.settings import COMPANIONS
 from machinekit.ssh import Host
 from machinekit.store import CA, CLIENT_CERT, CLIENT_KEY, SERVER_CERT, SERVER_KEY
 
@@ -432,12 +433,14 @@ class FakeHost(SshServer):
                     self.facts["active"] = "yes"
         if "packages_candidate docker" in script:
             lines += [f"machinekit:offer={version}" for version in self.offers]
-        installs = re.findall(r"^packages_install ([^ =]+)=(\S+)", script, re.MULTILINE)  # with a way back: two
-        if installs and installs[0][1] == self.broken:
+        lists = re.findall(r"^packages_install (.* ?[^ =]+=.*)$", script, re.MULTILINE)  # with a way back: two
+        installs = [re.findall(r"([^ =]+)=(\S+)", words) for words in lists]
+        if installs and installs[0][0][1] == self.broken:
             failed = failed or len(installs) == 1
             lines += ["its journal", "machinekit:back=yes"]
         elif installs and not failed:
-            self.facts["package"] = " ".join(installs[0])
+            self.facts["package"] = " ".join(installs[0][0])
+            self.facts |= {f"beside {name}": version for name, version in installs[0] if name in COMPANIONS}
         if "say os_id" in script and not failed:
             lines += self._probe()
         if "carried file" in script:

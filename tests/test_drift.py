@@ -72,6 +72,15 @@ def test_another_version_than_the_one_that_is_held(store: Store, server: FakeHos
     assert "20.10.24" in found.before
 
 
+def test_another_version_beside_the_engine(store: Store, server: FakeHost) -> None:
+    record = store.load("node1")
+    record.spec |= {"version": "20.10.24", "packages": ["containerd=1.6.20", "runc=1.1.5"]}
+    store.save(record)
+    server.facts |= {"package": "docker.io 20.10.24+dfsg1-1", "beside containerd": "1.6.21", "beside runc": "1.1.5"}
+    wanted = ["containerd=1.6.20", "runc=1.1.5"]
+    assert seen(store) == [Difference(drift.ENGINE_PACKAGES, ["containerd=1.6.21"], wanted)]
+
+
 def test_certificates_that_are_due(store: Store, server: FakeHost) -> None:
     record = store.load("node1")
     record.renewal_due = "2020-01-01T00:00:00Z"

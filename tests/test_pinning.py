@@ -186,6 +186,41 @@ def test_the_engine_that_is_there_is_the_one(store: Store, told: Told, host: Fak
     assert pinning.read(lockfile.place(file)).groups["web"].engine == NEW
 
 
+def test_what_comes_with_the_engine_is_locked_too(store: Store, told: Told, host: FakeHost, file: Path) -> None:
+    loaded(file, adopting(host))
+    host.offers = [NEW, OLD]
+    host.facts |= {"package": f"docker.io {OLD}", "beside containerd": "1.6.20", "beside runc": "1.1.5"}
+    apply(store, fleet.load(file, {}), told)
+    wanted, beside = locked(store, file, told), ["containerd=1.6.20", "runc=1.1.5"]
+    assert pinning.read(lockfile.place(file)).groups["web"].packages == {"containerd": "1.6.20", "runc": "1.1.5"}
+    made = apply(store, wanted, told)
+    assert made.changes[0].differences == (
+        Difference("engine.version", "", OLD),
+        Difference("engine.packages", [], beside),
+    )
+    assert any("packages_hold docker.io containerd runc" in script for script in host.scripts)
+    assert not planned(store, wanted).actions
+    assert not planned(store, fleet.load(file, {})).actions, "without the lock the machine keeps to it"
+
+    # somebody else's upgrade is seen and taken back, the engine stays
+    host.facts["beside containerd"] = "1.6.21"
+    host.scripts.clear()
+    assert planned(store, wanted).changes[0].differences == (
+        Difference("engine.packages", ["containerd=1.6.21"], beside),
+    )
+    apply(store, wanted, told)
+    assert host.facts["beside containerd"] == "1.6.20"
+    (script,) = [script for script in host.scripts if "packages_install docker.io" in script]
+    assert "containerd=1.6.21" in script.rpartition("packages_install docker.io")[2], "the way back"
+
+    # an upgrade by hand leaves the lock
+    upgrade(store, "web", told, to="latest")
+    assert store.load("web").pins == {}
+    assert store.load("web").spec["packages"] == []
+    assert any("packages_release docker.io containerd runc\n" in script for script in host.scripts[-4:])
+    assert not planned(store, fleet.load(file, {})).actions
+
+
 def test_an_upgrade_to_the_lock_that_fails_is_planned_again(
     store: Store, told: Told, host: FakeHost, file: Path
 ) -> None:

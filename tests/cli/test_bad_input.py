@@ -295,6 +295,13 @@ USAGE = [
     ),
     ("create -d fake --engine none --engine-version 1", "--engine-version goes with --engine distro or docker", ""),
     (
+        "create -d fake --engine-version 29.1.2 --engine-package containerd=1;id",
+        "--engine-package: 'containerd=1;id' is not NAME=VERSION with one of the names containerd.io, "
+        "docker-buildx-plugin, containerd, runc, docker-cli",
+        "",
+    ),
+    ("create -d fake --engine-package runc=1.1.5", "--engine-package goes with --engine-version", ""),
+    (
         "create -d fake --engine-version '1 $(id)'",
         "--engine-version: '1 $(id)' is not a value it takes: exact version, held against upgrades, such as 29.1.2 "
         "(--engine docker or distro)",
@@ -505,6 +512,7 @@ def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
 def unchanged(store: Store, made: Machine, unfinished: Machine, cloud: FakeCloud, tmp_path: Path) -> Iterator[None]:
     """At the end everything is as it was: home with the store and docker's configuration, and the provider."""
     store.identity()
+    store.removed.mkdir()  # where goes what is taken back
     files, instances, disks = everything(tmp_path), dict(cloud.instances), dict(cloud.disks)
     asked = cloud.calls.copy()
     yield

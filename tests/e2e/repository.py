@@ -15,6 +15,7 @@ from tests.e2e.lab import Lab, run
 GOOD, BETTER = "28.0.1", "28.0.2"
 BROKEN, REFUSING = "28.0.0", "27.5.1"  # one does not start, one does not even take its settings
 FULL = "5:{}-1~debian.12~bookworm"
+CONTAINERD, NEWER = "1.7.25-1", "1.7.27-1"
 
 BUILD = r"""
 export DEBIAN_FRONTEND=noninteractive
@@ -45,7 +46,7 @@ package buildx docker-buildx-plugin 0.20.0-1 'libc6' 'nothing-of-that-name'
 dpkg-deb -R containerd_*.deb containerd
 dpkg-deb -x runc_*.deb containerd
 rm -f containerd/DEBIAN/md5sums
-package containerd containerd.io 1.7.25-1 'libc6, libseccomp2' 'containerd, runc'
+package containerd containerd.io @CONTAINERD@ 'libc6, libseccomp2' 'containerd, runc'
 needs=$(dpkg-deb -f docker.io_*.deb Depends | sed 's/containerd[^,]*, *//; s/runc[^,]*, *//')
 dpkg-deb -R docker.io_*.deb engine
 mkdir -p cli/DEBIAN cli/usr/bin
@@ -66,21 +67,32 @@ for version in @VERSIONS@; do
   if [ -e engine/usr/share/engine/dockerd ]; then mv engine/usr/share/engine/dockerd engine/usr/sbin/; fi
 done
 
-cd /srv/made/right/debian
-mkdir -p dists/bookworm/stable/binary-$arch
-sums=
-for sum in MD5 SHA1 SHA512; do sums="$sums -o APT::FTPArchive::$sum=false"; done
-apt-ftparchive $sums packages pool >dists/bookworm/stable/binary-$arch/Packages
-apt-ftparchive -o APT::FTPArchive::Release::Suite=bookworm -o APT::FTPArchive::Release::Codename=bookworm \
-  -o APT::FTPArchive::Release::Components=stable -o APT::FTPArchive::Release::Architectures=$arch \
-  release dists/bookworm >/srv/build/Release
 for key in ours theirs; do
   gpg --quiet --batch --passphrase '' --quick-generate-key "$key <$key@example.org>" ed25519 sign never
   gpg --armor --export "$key@example.org" >/srv/build/$key.asc
 done
 gpg --with-colons --list-keys ours@example.org | awk -F: '$1 == "fpr" { print $10; exit }' >/srv/made/fingerprint
-gpg --quiet --local-user ours@example.org --clearsign -o dists/bookworm/InRelease /srv/build/Release
-cp /srv/build/ours.asc gpg
+
+sums=
+for sum in MD5 SHA1 SHA512; do sums="$sums -o APT::FTPArchive::$sum=false"; done
+published() { # folder: its pool, listed and signed
+  cd "$1"
+  mkdir -p dists/bookworm/stable/binary-$arch
+  apt-ftparchive $sums packages pool >dists/bookworm/stable/binary-$arch/Packages
+  apt-ftparchive -o APT::FTPArchive::Release::Suite=bookworm -o APT::FTPArchive::Release::Codename=bookworm \
+    -o APT::FTPArchive::Release::Components=stable -o APT::FTPArchive::Release::Architectures=$arch \
+    release dists/bookworm >/srv/build/Release
+  gpg --quiet --local-user ours@example.org --clearsign -o dists/bookworm/InRelease /srv/build/Release
+  cp /srv/build/ours.asc gpg
+}
+mkdir -p /srv/made/later/debian
+cp -al $pool /srv/made/later/debian/pool
+pool=/srv/made/later/debian/pool
+cd /srv/build
+package containerd containerd.io @NEWER@ 'libc6, libseccomp2' 'containerd, runc'
+published /srv/made/right/debian
+touch -d yesterday dists/bookworm/InRelease # or apt would take the later one for the one that it has
+published /srv/made/later/debian
 cd /srv/made
 for other in foreign two forged; do mkdir -p $other/debian; ln -s ../../right/debian/pool $other/debian/pool; done
 ln -s ../../right/debian/dists foreign/debian/dists
@@ -100,6 +112,19 @@ class Repository:
 
     url: str
     fingerprint: str
+    folder: Path
+
+    @contextmanager
+    def later(self) -> Iterator[None]:
+        """The same `right` on another day, when containerd has a newer version."""
+        right, later, aside = (self.folder / name for name in ("right", "later", "aside"))
+        right.rename(aside)
+        later.rename(right)
+        try:
+            yield
+        finally:
+            right.rename(later)
+            aside.rename(right)
 
     def options(self, kind: str = "right") -> list[str]:
         """The engine's options to install from it."""
@@ -115,6 +140,7 @@ def serve(lab: Lab, folder: Path) -> Iterator[Repository]:
     with lab.host() as host:
         versions = " ".join((GOOD, BETTER, BROKEN, REFUSING))
         script = BUILD.replace("@VERSIONS@", versions).replace("@BROKEN@", BROKEN).replace("@REFUSING@", REFUSING)
+        script = script.replace("@CONTAINERD@", CONTAINERD).replace("@NEWER@", NEWER)
         host.sh(script)
         run("docker", "-H", lab.socket, "cp", f"{host.driver._name}:/srv/made", str(folder / "made"))
     handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
@@ -123,7 +149,7 @@ def serve(lab: Lab, folder: Path) -> Iterator[Repository]:
     thread.start()
     try:
         url = f"http://{lab.gateway}:{server.server_port}"
-        yield Repository(url, (folder / "made/fingerprint").read_text().strip())
+        yield Repository(url, (folder / "made/fingerprint").read_text().strip(), folder / "made")
     finally:
         server.shutdown()
         server.server_close()

@@ -13,7 +13,7 @@ from machinekit import packages
 from machinekit.engine import Facts
 from machinekit.spec import Spec
 from tests.e2e.lab import Cli, Host, Lab, run
-from tests.e2e.repository import BETTER, BROKEN, FULL, GOOD, REFUSING, Repository, serve
+from tests.e2e.repository import BETTER, BROKEN, CONTAINERD, FULL, GOOD, NEWER, REFUSING, Repository, serve
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,62 @@ def test_an_exact_version_stays_until_another_is_asked_for(
         cli("upgrade", "--to", BETTER, "web")
         assert "not held any more" in cli("upgrade", "--to", "latest", "web")
         assert host.sh("apt-mark showhold") == ""
+
+
+FLEET = """
+version: 1
+name: ci
+machines:
+  - name: "m{{index}}"
+    count: {count}
+    driver: container
+    container: {{engine: "{engine}"}}
+    engine: {{source: docker, repository: "{url}/right", key_fingerprint: {fingerprint}}}
+"""
+
+
+def test_a_lock_holds_what_comes_with_the_engine(lab: Lab, cli: Cli, repository: Repository, tmp_path: Path) -> None:
+    """Two machines made on different days have equal manifests, and one that has gone astray is brought back."""
+    file = tmp_path / "machinekit.yaml"
+    fleet = ("--file", str(file))
+
+    def write(count: int) -> None:
+        about = {"url": repository.url, "fingerprint": repository.fingerprint}
+        file.write_text(FLEET.format(engine=lab.socket, count=count, **about))
+
+    write(1)
+    lab.rootfs("debian-12")
+    cli("apply", *fleet, "--yes")
+    cli("lock", *fleet)
+    beside = f"    packages:\n      containerd.io: {CONTAINERD}\n      docker-buildx-plugin: 0.20.0-1\n"
+    assert beside in file.with_suffix(".lock").read_text()
+
+    with repository.later():
+        write(2)
+        cli("apply", *fleet, "--yes", "--locked")
+        held = "containerd.io\ndocker-buildx-plugin\ndocker-ce\ndocker-ce-cli\n"
+        assert {cli("ssh", name, "apt-mark showhold") for name in ("m1", "m2")} == {held}
+        assert cli("manifest", "m1") == cli("manifest", "m2")
+
+        install = f"apt-get -qq -y install --allow-change-held-packages containerd.io={NEWER}"
+        upgrade = f"sudo sh -c 'apt-get -qq update && {install}' >/dev/null 2>&1"
+        cli("ssh", "m2", upgrade)
+        assert f"engine.packages: containerd.io={NEWER} -> " in cli("plan", *fleet, "--locked")
+        assert f"m2: beside the engine: containerd.io={CONTAINERD}" in cli("apply", *fleet, "--yes", "--locked")
+        assert cli("manifest", "m1") == cli("manifest", "m2")
+        assert cli("plan", *fleet, "--locked") == "ci: 2 unchanged\n"
+
+        # another lock brings both to the newer one
+        cli("ssh", "m1", upgrade)
+        cli("lock", *fleet, "--update")
+        assert f"containerd.io: {NEWER}\n" in file.with_suffix(".lock").read_text()
+        cli("apply", *fleet, "--yes", "--locked")
+        assert cli("manifest", "m1") == cli("manifest", "m2")
+        assert {cli("ssh", name, "apt-mark showhold") for name in ("m1", "m2")} == {held}
+
+        # until nobody wants a version any more
+        cli("upgrade", "--to", "latest", "m1")
+        assert cli("ssh", "m1", "apt-mark showhold") == ""
 
 
 LOCK = r"""

@@ -1,3 +1,4 @@
+companions='containerd.io docker-buildx-plugin containerd runc docker-cli'
 # The init system: how the engine's service is handled under each that we know.
 set -eu
 if [ -d /run/systemd/system ]; then
@@ -84,13 +85,23 @@ else
   say dockerd "$(PATH="$PATH:/usr/sbin:/sbin" command -v dockerd || true)"
 fi
 if command -v dpkg-query >/dev/null; then
-  found=$(dpkg-query -W -f '${db:Status-Abbrev}|${Package} ${Version}\n' docker-ce docker.io 2>/dev/null | sed -n 's/^.i *|//p')
+  engines='docker-ce docker.io'
+  versions() { dpkg-query -W -f '${db:Status-Abbrev}|${Package} ${Version}\n' "$@" 2>/dev/null | sed -n 's/^.i *|//p'; }
 elif command -v apk >/dev/null; then
-  found=$(apk info -v docker-engine 2>/dev/null | sed -n 's/^docker-engine-\([0-9]\)/docker-engine \1/p')
+  engines=docker-engine
+  # it says more of a package than its version
+  versions() { for name; do apk info -v "$name" 2>/dev/null | sed -n "s/^$name-\([0-9][^ ]*\).*/$name \1/p" | head -n 1; done; }
 elif command -v rpm >/dev/null; then
-  found=$(rpm -q --qf '%{NAME} %{VERSION}-%{RELEASE}\n' docker-ce moby-engine docker | grep -v ' is not installed' || true)
+  engines='docker-ce moby-engine docker'
+  versions() { rpm -q --qf '%{NAME} %{VERSION}-%{RELEASE}\n' "$@" | grep -v ' is not installed' || true; }
+else
+  engines=
+  versions() { :; }
 fi
-say package "${found:-}" # the engine's, and its version
+# shellcheck disable=SC2086 # names
+say package "$(versions $engines)" # the engine's, and its version
+# shellcheck disable=SC2086,SC2154
+versions $companions | while read -r name version; do say "beside $name" "$version"; done
 if engine_active; then say active yes; else say active no; fi
 containers=0
 for task in /run/containerd/io.containerd.runtime.v2.task/moby/* \

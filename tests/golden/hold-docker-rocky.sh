@@ -95,4 +95,5 @@ packages_hold() {
   dnf -q versionlock add "$@"
 }
 packages_release() { dnf -q versionlock delete "$@" >/dev/null 2>&1 || true; }
+packages_release docker-ce docker-ce-cli
 packages_hold docker-ce docker-ce-cli )

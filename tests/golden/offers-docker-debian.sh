@@ -107,7 +107,7 @@ packages_versions() { apt-cache $only madison "$1" | awk -F ' *[|] *' '!seen[$2]
 packages_install() {
   packages='iptables ca-certificates'
   # from Debian 13 on the distribution's client is a package of its own
-  case $1 in docker.io*) if apt-cache show docker-cli >/dev/null 2>&1; then packages="$packages docker-cli"; fi ;; esac
+  case "$*" in *docker-cli=*) ;; docker.io*) if apt-cache show docker-cli >/dev/null 2>&1; then packages="$packages docker-cli"; fi ;; esac
   # where the kernel has AppArmor, the engine cannot start a container without its parser
   if grep -q Y /sys/module/apparmor/parameters/enabled 2>/dev/null; then packages="$packages apparmor"; fi
   # shellcheck disable=SC2086
