@@ -166,7 +166,7 @@ def _engine(wanted: Wanted, like: Sequence[_Witness], progress: Progress) -> str
         if exact:
             return exact
         raise MachinekitError(
-            f"{wanted.group}: no machine is there to tell the version of its engine",
+            f"{wanted.group}: no machine tells the version of its engine",
             "machinekit apply, then lock; or write engine.version into the file",
         )
     newest = packages.newest(versions.values())

@@ -159,7 +159,7 @@ def adopting(host: FakeHost, more: str = "", **engine: str) -> str:
 
 def test_the_engine_that_is_there_is_the_one(store: Store, told: Told, host: FakeHost, file: Path) -> None:
     loaded(file, adopting(host))
-    with pytest.raises(MachinekitError, match="web: no machine is there to tell the version of its engine"):
+    with pytest.raises(MachinekitError, match="web: no machine tells the version of its engine"):
         locked(store, file, told)
     host.offers, host.facts["package"] = [NEW, OLD], f"docker.io {OLD}"
     apply(store, fleet.load(file, {}), told)

@@ -70,7 +70,7 @@ class Lab:
             words = [f"--data-root={home}/data", f"--exec-root={home}/exec", f"--pidfile={home}/pid"]
             words += [f"--host={self.socket}", f"--bridge={self.bridge}"]
             self.engine = subprocess.Popen(["dockerd", *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-            for _ in range(200):
+            for _ in range(600):
                 version = subprocess.run(["docker", "-H", self.socket, "version"], capture_output=True, check=False)
                 if version.returncode == 0:
                     return
@@ -79,12 +79,12 @@ class Lab:
 
     def cleanup(self) -> None:
         """Remove hosts, engine and bridge."""
-        if self.engine:
+        if self.engine and self.engine.poll() is None:
             containers = self.docker("ps", "-aq").split()
             if containers:
                 self.docker("rm", "-f", "-v", *containers)
             self.engine.terminate()
-            self.engine.wait(30)
+            self.engine.wait(120)
         if self.number >= 0:
             run("ip", "link", "delete", self.bridge)
         shutil.rmtree(self.root, ignore_errors=True)

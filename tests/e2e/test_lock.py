@@ -49,7 +49,7 @@ def rebuild(cli: Cli, build: str) -> None:
 
 def test_machines_of_one_lock_are_the_same(lab: Lab, cli: Cli, file: Path) -> None:
     fleet = ("--file", str(file))
-    assert "no machine is there to tell the version of its engine" in cli.fail("lock", *fleet)
+    assert "no machine tells the version of its engine" in cli.fail("lock", *fleet)
     cli("apply", *fleet, "--yes")
     assert cli("lock", *fleet).endswith("machinekit.lock: m{index}\n")
     text = file.with_suffix(".lock").read_text()
