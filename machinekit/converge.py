@@ -103,7 +103,7 @@ def ask_versions(work: Work) -> packages.Offers:
 def _keep_engine(work: Work) -> None:
     """Say that the engine on the host is another than was asked for; raises EngineError for a new machine's version."""
     spec, facts = work.spec, work.facts
-    if departure := packages.departure(spec, facts) or packages.departure_beside(spec, facts):
+    if departure := packages.departure(spec, facts) or packages.departure_of_companions(spec, facts):
         name = work.machine.name
         if work.machine.phase is Phase.READY:
             work.note(f"{departure}; machinekit upgrade {name} changes that" if work.spec.version else departure)

@@ -36,7 +36,7 @@ class Facts:
     init: str = ""
     dockerd: str = ""
     package: str = ""  # the one that the engine came in, and its version
-    beside: dict[str, str] = field(default_factory=dict)  # the versions of COMPANIONS
+    companions: dict[str, str] = field(default_factory=dict)  # versions by package, of settings.COMPANIONS
     active: str = "no"
     containers: str = "0"  # that run
     exec_start: str = ""
@@ -91,8 +91,8 @@ def parse_facts(lines: list[str]) -> Facts:
             continue
         if key.startswith("sha256 "):
             facts.files[key.removeprefix("sha256 ")] = value
-        elif key.startswith("beside "):
-            facts.beside[key.removeprefix("beside ")] = value
+        elif key.startswith("companion "):
+            facts.companions[key.removeprefix("companion ")] = value
         elif key.startswith("free "):
             if _is_number(value):
                 facts.free[f"/{key.removeprefix('free ')}"] = int(value) // 1024

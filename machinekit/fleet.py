@@ -190,8 +190,8 @@ def _change(store: Store, change: Change, wanted: Wanted, progress: Progress) ->
         work.save()
         done = work.changed
     if any(each.what in (drift.ENGINE_VERSION, drift.ENGINE_PACKAGES) for each in change.differences):
-        to, beside = wanted.spec.version or packages.LATEST, wanted.spec.packages
-        done += upgrade.upgrade(store, wanted.name, progress, to=to, beside=beside)
+        to, companions = wanted.spec.version or packages.LATEST, wanted.spec.packages
+        done += upgrade.upgrade(store, wanted.name, progress, to=to, companions=companions)
     return done
 
 

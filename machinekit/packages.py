@@ -21,7 +21,7 @@ FINGERPRINTS = {
     "dnf": "060A61C51B558A7F742B77AAC52FEB6B621E9F35",
 }
 DOCKER = ("docker-ce", "docker-ce-cli")
-DOCKER_BESIDE = ("containerd.io", "docker-buildx-plugin")
+DOCKER_COMPANIONS = ("containerd.io", "docker-buildx-plugin")
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def install_script(
     *,
     held: bool = False,
     released: Iterable[str] = (),
-    beside: Mapping[str, str] = MappingProxyType({}),
+    companions: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """The script that installs the engine, in `version` as `choose` found it, with the versions `beside` it.
+    """The script that installs the engine, in `version` as `choose` found it, with these versions of `companions`.
 
     With `held` the package manager is told to leave alone what the spec has versions of; `released` are packages that
     it has been told so of before. Raises UsageError when the system is not one that we know how to serve.
@@ -80,14 +80,14 @@ def install_script(
         script = render("engine/script.sh.j2", url=spec.install_url)
     else:
         system, names, settings = _source(spec, facts)
-        pinned = companions(spec)
-        beside = {**pinned, **beside}
+        pinned = companions_of(spec)
+        companions = {**pinned, **companions}
         words = [system.pinned.format(name, version) for name in names] if version else list(names)
-        words += [system.pinned.format(*package) for package in beside.items()]
+        words += [system.pinned.format(*package) for package in companions.items()]
         if spec.engine == "docker":
-            words += [name for name in DOCKER_BESIDE if name not in beside]
+            words += [name for name in DOCKER_COMPANIONS if name not in companions]
         kept = [*names, *pinned] if held else []
-        released = dict.fromkeys([*names, *beside, *released])
+        released = dict.fromkeys([*names, *companions, *released])
         install = render("engine/install.sh.j2", words=words, kept=kept, released=released, **settings)
         script = _prelude(system) + install
     script = proxies(spec) + script
@@ -99,7 +99,7 @@ def install_script(
 def hold_script(spec: Spec, facts: Facts, released: Iterable[str] = ()) -> str:
     """The script that tells the package manager to leave alone the versions that are there, but not the `released`."""
     system, names, _ = _source(spec, facts)
-    names = (*names, *companions(spec))
+    names = (*names, *companions_of(spec))
     release = shlex.join(["packages_release", *dict.fromkeys([*names, *released])])
     return f"( {_prelude(system)}{release}\npackages_hold {shlex.join(names)} )\n"
 
@@ -174,15 +174,15 @@ def installed(spec: Spec, facts: Facts) -> bool:
     return bool(facts.dockerd)
 
 
-def companions(spec: Spec) -> dict[str, str]:
-    """The exact versions of the packages beside the engine's, as far as they were asked for."""
+def companions_of(spec: Spec) -> dict[str, str]:
+    """The exact versions of the engine's companions, as far as they were asked for."""
     return dict(package.split("=", 1) for package in spec.packages)
 
 
 def other_companions(spec: Spec, facts: Facts) -> list[str]:
     """Those that are there in another version, each as NAME=VERSION; of one that is missing the version is "none"."""
-    there = {name: facts.beside.get(name, "none") for name in companions(spec)}
-    return [f"{name}={there[name]}" for name, version in companions(spec).items() if there[name] != version]
+    there = {name: facts.companions.get(name, "none") for name in companions_of(spec)}
+    return [f"{name}={there[name]}" for name, version in companions_of(spec).items() if there[name] != version]
 
 
 def is_of_another_version(spec: Spec, facts: Facts) -> bool:
@@ -205,8 +205,8 @@ def departure(spec: Spec, facts: Facts) -> str:
     return ""
 
 
-def departure_beside(spec: Spec, facts: Facts) -> str:
-    """The same of the packages beside the engine's."""
+def departure_of_companions(spec: Spec, facts: Facts) -> str:
+    """The same of the engine's companions."""
     others = other_companions(spec, facts)
     return f"beside the engine on the host is {', '.join(others)}, not {', '.join(spec.packages)}" if others else ""
 

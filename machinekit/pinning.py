@@ -98,7 +98,7 @@ class _Witness:
     wanted: Wanted
     image: str
     engine: str
-    beside: Mapping[str, str]
+    companions: Mapping[str, str]
     roles: Mapping[str, RoleFound]
 
 
@@ -112,7 +112,9 @@ def _resolved(store: Store, wanted: Wanted, asked: Asked, witnesses: Sequence[_W
         options=drivers.load(wanted.driver).pinned(wanted.options),
         image=_image(store, wanted, like, progress),
         engine=engine,
-        packages={} if wanted.spec.packages else _beside([each for each in like if engine and each.engine == engine]),
+        packages={}
+        if wanted.spec.packages
+        else _companions([each for each in like if engine and each.engine == engine]),
         roles={use.name: {VERSION: _role_version(wanted, use, like)} for use in wanted.setup.roles if _floating(use)},
     )
 
@@ -136,7 +138,7 @@ def _witnesses(store: Store, fleet: Fleet, groups: Sequence[Wanted], progress: P
             return None
         facts, image = work.facts, machine.image.rpartition("/")[2]
         engine = facts.package.partition(" ")[2]
-        return _Witness(known[machine.name], image, engine, facts.beside, work.carried.roles)
+        return _Witness(known[machine.name], image, engine, facts.companions, work.carried.roles)
 
     with ThreadPoolExecutor(HOSTS) as pool:
         return [found for found in pool.map(ask, ours) if found]
@@ -176,10 +178,10 @@ def _engine(wanted: Wanted, like: Sequence[_Witness], progress: Progress) -> str
     return newest
 
 
-def _beside(like: Sequence[_Witness]) -> dict[str, str]:
-    """The newest version of each package that machines with one engine have beside it."""
-    names = sorted({name for each in like for name in each.beside})
-    return {name: packages.newest(each.beside[name] for each in like if name in each.beside) for name in names}
+def _companions(like: Sequence[_Witness]) -> dict[str, str]:
+    """The newest version of each companion that machines with one engine have."""
+    names = sorted({name for each in like for name in each.companions})
+    return {name: packages.newest(each.companions[name] for each in like if name in each.companions) for name in names}
 
 
 def _image(store: Store, wanted: Wanted, like: Sequence[_Witness], progress: Progress) -> PinnedImage | None:

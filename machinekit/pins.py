@@ -67,8 +67,8 @@ class Pins(BaseModel):
     def of_spec(self, spec: Spec) -> Spec:
         """The engine's settings with the versions, unless the file has come to want another one."""
         fits = self.engine and (not spec.version or packages.is_version(spec.version, self.engine))
-        beside = spec.packages or tuple(f"{name}={version}" for name, version in self.packages.items())
-        return spec.model_copy(update={"version": self.engine, "packages": beside}) if fits else spec
+        companions = spec.packages or tuple(f"{name}={version}" for name, version in self.packages.items())
+        return spec.model_copy(update={"version": self.engine, "packages": companions}) if fits else spec
 
     def of_setup(self, setup: Setup) -> Setup:
         """The setup with the versions of its roles, where the file leaves them open."""

@@ -16,14 +16,13 @@ JOURNAL = 12  # its lines, as templates/engine/journal.sh asks for
 
 
 def upgrade(
-    store: Store, name: str, progress: Progress, *, to: str = "", beside: tuple[str, ...] | None = None
+    store: Store, name: str, progress: Progress, *, to: str = "", companions: tuple[str, ...] | None = None
 ) -> list[str]:
     """Bring the engine to version `to`, else to the version in the record, else to the newest.
 
-    A version that is given is remembered and held; `packages.LATEST` ends that. `beside` are the packages beside the
-    engine's, as `Spec.packages` has them; without it, those in the record as long as the version stays, else whichever
-    are the newest. Running containers go on where the engine allows it. Returns what was done; empty means that there
-    was nothing to do.
+    A version that is given is remembered and held; `packages.LATEST` ends that. `companions` are as `Spec.packages` has
+    them; without it, those in the record as long as the version stays, else whichever are the newest. Running containers
+    go on where the engine allows it. Returns what was done; empty means that there was nothing to do.
     """
     with working_on(store, name, "upgrade", progress) as work:
         if work.spec.engine not in ("distro", "docker") or not work.driver.capabilities.ssh:
@@ -35,7 +34,7 @@ def upgrade(
         def exchange(work: Work) -> None:
             wanted = to or work.spec.version
             stays = work.spec.packages if wanted == work.spec.version else ()
-            _exchange(work, wanted, stays if beside is None else beside)
+            _exchange(work, wanted, stays if companions is None else companions)
 
         exchange.__doc__ = _exchange.__doc__
         before = (reach.find_address, reach.wait_for_ssh, converge.detect_system, converge.install_engine)
@@ -43,14 +42,14 @@ def upgrade(
         return work.changed
 
 
-def _exchange(work: Work, wanted: str, beside: tuple[str, ...]) -> None:
+def _exchange(work: Work, wanted: str, companions: tuple[str, ...]) -> None:
     """Upgrading the engine
 
     The lines above are the package manager's or the engine's; mend what they name and upgrade again.
     """
     before, facts = work.spec, work.facts
     pinned = "" if wanted == packages.LATEST else wanted
-    after = before.model_copy(update={"version": pinned, "packages": beside})
+    after = before.model_copy(update={"version": pinned, "packages": companions})
     others = packages.other_companions(after, facts)
     old = packages.version_there(before, facts)
     if wanted == old and not others:
@@ -61,7 +60,7 @@ def _exchange(work: Work, wanted: str, beside: tuple[str, ...]) -> None:
     if new == old and after == before and not others:
         return
     into, back = (f"{packages.short(version)} ({version})" for version in (new, old))
-    install = packages.install_script(after, facts, new, held=bool(pinned), released=packages.companions(before))
+    install = packages.install_script(after, facts, new, held=bool(pinned), released=packages.companions_of(before))
     undo = _back_to(before, facts, old, after) if old in offers.versions else ""
     if not undo:
         work.note(f"no repository has {back} any more: there will be no way back to it")
@@ -83,7 +82,7 @@ def _exchange(work: Work, wanted: str, beside: tuple[str, ...]) -> None:
 def _hold(work: Work, spec: Spec) -> None:
     """Keep the very versions that are there, as a lock wants it: no repository has to be asked for that."""
     if spec != work.spec:
-        before = packages.companions(work.spec)
+        before = packages.companions_of(work.spec)
         work.execute(packages.hold_script(spec, work.facts, released=before), converge.INSTALL)
         _remember(work, spec)
         work.changed.append(_done(spec.version, spec.version, spec))
@@ -91,9 +90,9 @@ def _hold(work: Work, spec: Spec) -> None:
 
 def _back_to(before: Spec, facts: Facts, old: str, after: Spec) -> str:
     """The script that installs what was there, and holds no more of it than was held."""
-    names = packages.companions(after)
-    beside = {name: version for name, version in facts.beside.items() if name in names}
-    return packages.install_script(before, facts, old, held=bool(before.version), released=names, beside=beside)
+    names = packages.companions_of(after)
+    there = {name: version for name, version in facts.companions.items() if name in names}
+    return packages.install_script(before, facts, old, held=bool(before.version), released=names, companions=there)
 
 
 def _done(old: str, new: str, after: Spec, others: Sequence[str] = ()) -> str:

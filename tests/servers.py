@@ -440,7 +440,7 @@ class FakeHost(SshServer):
             lines += ["its journal", "machinekit:back=yes"]
         elif installs and not failed:
             self.facts["package"] = " ".join(installs[0][0])
-            self.facts |= {f"beside {name}": version for name, version in installs[0] if name in COMPANIONS}
+            self.facts |= {f"companion {name}": version for name, version in installs[0] if name in COMPANIONS}
         if "say os_id" in script and not failed:
             lines += self._probe()
         if "carried file" in script:

@@ -72,11 +72,15 @@ def test_another_version_than_the_one_that_is_held(store: Store, server: FakeHos
     assert "20.10.24" in found.before
 
 
-def test_another_version_beside_the_engine(store: Store, server: FakeHost) -> None:
+def test_another_version_of_a_companion(store: Store, server: FakeHost) -> None:
     record = store.load("node1")
     record.spec |= {"version": "20.10.24", "packages": ["containerd=1.6.20", "runc=1.1.5"]}
     store.save(record)
-    server.facts |= {"package": "docker.io 20.10.24+dfsg1-1", "beside containerd": "1.6.21", "beside runc": "1.1.5"}
+    server.facts |= {
+        "package": "docker.io 20.10.24+dfsg1-1",
+        "companion containerd": "1.6.21",
+        "companion runc": "1.1.5",
+    }
     wanted = ["containerd=1.6.20", "runc=1.1.5"]
     assert seen(store) == [Difference(drift.ENGINE_PACKAGES, ["containerd=1.6.21"], wanted)]
 

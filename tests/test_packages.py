@@ -108,7 +108,7 @@ def test_a_version_is_told_in_the_managers_words(os_id: str, source: Any, words:
         ("debian", "distro", "docker.io=V containerd.io=2.1-1"),
     ],
 )
-def test_versions_beside_the_engines(os_id: str, source: Any, words: str) -> None:
+def test_versions_of_companions(os_id: str, source: Any, words: str) -> None:
     spec, facts = Spec(engine=source, version="1", packages=("containerd.io=2.1-1",)), Facts(os_id=os_id)
     script = packages.install_script(spec, facts, "V", held=True, released=["runc"])
     names = " ".join(word.partition("=")[0] for word in words.replace("-V", "=").replace("-2.1-1", "=").split())
@@ -116,7 +116,7 @@ def test_versions_beside_the_engines(os_id: str, source: Any, words: str) -> Non
     assert f"packages_release {names} runc\npackages_install {words}\npackages_hold {names}\n" in script
     said = f"packages_release {names} runc\npackages_hold {names} )\n"
     assert packages.hold_script(spec, facts, released=["runc"]).endswith(said)
-    back = packages.install_script(Spec(engine=source), facts, "V", beside={"containerd.io": "2.1-1"}, held=True)
+    back = packages.install_script(Spec(engine=source), facts, "V", companions={"containerd.io": "2.1-1"}, held=True)
     assert f"packages_install {words}\n" in back
     assert "containerd.io" not in back.rpartition("packages_hold")[2], "only what was asked for is held"
 
@@ -129,13 +129,13 @@ def test_versions_beside_the_engines(os_id: str, source: Any, words: str) -> Non
         ({"containerd": "1.6.21"}, ["containerd=1.6.21", "runc=none"]),
     ],
 )
-def test_other_versions_beside_the_engine(there: dict[str, str], others: list[str]) -> None:
+def test_other_versions_of_companions(there: dict[str, str], others: list[str]) -> None:
     spec = Spec(version="20.10.24", packages=("containerd=1.6.20", "runc=1.1.5"))
-    facts = Facts(os_id="debian", dockerd="/usr/sbin/dockerd", package="docker.io 20.10.24-1", beside=there)
+    facts = Facts(os_id="debian", dockerd="/usr/sbin/dockerd", package="docker.io 20.10.24-1", companions=there)
     assert packages.other_companions(spec, facts) == others
     assert packages.is_of_another_version(spec, facts) is bool(others)
-    assert ", ".join(others) in packages.departure_beside(spec, facts)
-    assert bool(packages.departure_beside(spec, facts)) is bool(others)
+    assert ", ".join(others) in packages.departure_of_companions(spec, facts)
+    assert bool(packages.departure_of_companions(spec, facts)) is bool(others)
 
 
 VERSIONS = ("5:29.1.2-1~debian.12~bookworm", "5:28.5.1-1~debian.12~bookworm", "5:28.0.2-1~debian.12~bookworm")

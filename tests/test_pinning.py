@@ -189,27 +189,27 @@ def test_the_engine_that_is_there_is_the_one(store: Store, told: Told, host: Fak
 def test_what_comes_with_the_engine_is_locked_too(store: Store, told: Told, host: FakeHost, file: Path) -> None:
     loaded(file, adopting(host))
     host.offers = [NEW, OLD]
-    host.facts |= {"package": f"docker.io {OLD}", "beside containerd": "1.6.20", "beside runc": "1.1.5"}
+    host.facts |= {"package": f"docker.io {OLD}", "companion containerd": "1.6.20", "companion runc": "1.1.5"}
     apply(store, fleet.load(file, {}), told)
-    wanted, beside = locked(store, file, told), ["containerd=1.6.20", "runc=1.1.5"]
+    wanted, companions = locked(store, file, told), ["containerd=1.6.20", "runc=1.1.5"]
     assert pinning.read(lockfile.place(file)).groups["web"].packages == {"containerd": "1.6.20", "runc": "1.1.5"}
     made = apply(store, wanted, told)
     assert made.changes[0].differences == (
         Difference("engine.version", "", OLD),
-        Difference("engine.packages", [], beside),
+        Difference("engine.packages", [], companions),
     )
     assert any("packages_hold docker.io containerd runc" in script for script in host.scripts)
     assert not planned(store, wanted).actions
     assert not planned(store, fleet.load(file, {})).actions, "without the lock the machine keeps to it"
 
     # somebody else's upgrade is seen and taken back, the engine stays
-    host.facts["beside containerd"] = "1.6.21"
+    host.facts["companion containerd"] = "1.6.21"
     host.scripts.clear()
     assert planned(store, wanted).changes[0].differences == (
-        Difference("engine.packages", ["containerd=1.6.21"], beside),
+        Difference("engine.packages", ["containerd=1.6.21"], companions),
     )
     apply(store, wanted, told)
-    assert host.facts["beside containerd"] == "1.6.20"
+    assert host.facts["companion containerd"] == "1.6.20"
     (script,) = [script for script in host.scripts if "packages_install docker.io" in script]
     assert "containerd=1.6.21" in script.rpartition("packages_install docker.io")[2], "the way back"
 

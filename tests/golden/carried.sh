@@ -101,7 +101,7 @@ fi
 # shellcheck disable=SC2086 # names
 say package "$(versions $engines)" # the engine's, and its version
 # shellcheck disable=SC2086,SC2154
-versions $companions | while read -r name version; do say "beside $name" "$version"; done
+versions $companions | while read -r name version; do say "companion $name" "$version"; done
 if engine_active; then say active yes; else say active no; fi
 containers=0
 for task in /run/containerd/io.containerd.runtime.v2.task/moby/* \
