@@ -264,11 +264,11 @@ def test_a_group_without_machines_takes_the_engine_of_one_like_it(
     locked(store, file, told)
     assert pinning.read(lockfile.place(file)).groups["more-{index}"].engine == OLD
     loaded(file, adopting(host, ", {name: other, engine: {source: docker}}"))
-    with pytest.raises(MachinekitError, match="other: no machine is there"):
+    with pytest.raises(MachinekitError, match="other: no machine tells the version"):
         locked(store, file, told)
     host.fails = "say os_id"
     loaded(file, adopting(host))
-    with pytest.raises(MachinekitError, match="web: no machine is there"):
+    with pytest.raises(MachinekitError, match="web: no machine tells the version"):
         locked(store, file, told, anew=["web"])
     assert any(note.startswith("web: cannot be asked: ") for note in told.notes)
 
