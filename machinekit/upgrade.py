@@ -21,8 +21,8 @@ def upgrade(
     """Bring the engine to version `to`, else to the version in the record, else to the newest.
 
     A version that is given is remembered and held; `packages.LATEST` ends that. `companions` are as `Spec.packages` has
-    them; without it, those in the record as long as the version stays, else whichever are the newest. Running containers
-    go on where the engine allows it. Returns what was done; empty means that there was nothing to do.
+    them; without it, those in the record as long as the version stays, else whichever are the newest. Running
+    containers go on where the engine allows it. Returns what was done; empty means that there was nothing to do.
     """
     with working_on(store, name, "upgrade", progress) as work:
         if work.spec.engine not in ("distro", "docker") or not work.driver.capabilities.ssh:
