@@ -112,9 +112,7 @@ def _resolved(store: Store, wanted: Wanted, asked: Asked, witnesses: Sequence[_W
         options=drivers.load(wanted.driver).pinned(wanted.options),
         image=_image(store, wanted, like, progress),
         engine=engine,
-        packages={}
-        if wanted.spec.packages
-        else _companions([each for each in like if engine and each.engine == engine]),
+        packages=_companions(wanted, engine, like),
         roles={use.name: {VERSION: _role_version(wanted, use, like)} for use in wanted.setup.roles if _floating(use)},
     )
 
@@ -178,10 +176,13 @@ def _engine(wanted: Wanted, like: Sequence[_Witness], progress: Progress) -> str
     return newest
 
 
-def _companions(like: Sequence[_Witness]) -> dict[str, str]:
-    """The newest version of each companion that machines with one engine have."""
-    names = sorted({name for each in like for name in each.companions})
-    return {name: packages.newest(each.companions[name] for each in like if name in each.companions) for name in names}
+def _companions(wanted: Wanted, engine: str, like: Sequence[_Witness]) -> dict[str, str]:
+    """The newest of each companion that machines with the engine have; nothing where the file names them."""
+    told: dict[str, list[str]] = {}
+    for each in like if engine and not wanted.spec.packages else ():
+        for name, version in each.companions.items() if each.engine == engine else ():
+            told.setdefault(name, []).append(version)
+    return {name: packages.newest(versions) for name, versions in sorted(told.items())}
 
 
 def _image(store: Store, wanted: Wanted, like: Sequence[_Witness], progress: Progress) -> PinnedImage | None:

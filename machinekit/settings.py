@@ -26,7 +26,7 @@ FLAGS_ONLY = {
 RESERVED = ("com.docker.", "io.docker.", "org.dockerproject.")
 # packages that come with an engine's and have versions of their own
 COMPANIONS = ("containerd.io", "docker-buildx-plugin", "containerd", "runc", "docker-cli")
-PACKAGE_VERSION = r"[0-9][0-9A-Za-z.:~+_-]*"
+PACKAGE_VERSION = r"[0-9][0-9A-Za-z.:~^+_-]*"  # of dpkg, rpm and apk
 HOST = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
 
 

@@ -121,6 +121,12 @@ def test_versions_of_companions(os_id: str, source: Any, words: str) -> None:
     assert "containerd.io" not in back.rpartition("packages_hold")[2], "only what was asked for is held"
 
 
+def test_a_version_as_rpm_may_have_it() -> None:
+    spec = Spec(version="28.0.1^20250101git1-1.fc42", packages=("containerd=2.0.5^git1-1.fc42",))
+    script = packages.install_script(spec, Facts(os_id="fedora"), spec.version)
+    assert "packages_install 'moby-engine-28.0.1^20250101git1-1.fc42' 'containerd-2.0.5^git1-1.fc42'\n" in script
+
+
 @pytest.mark.parametrize(
     ("there", "others"),
     [
